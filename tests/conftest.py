@@ -1,0 +1,104 @@
+"""Tiny models and a character tokenizer, made here: no test downloads anything."""
+
+from __future__ import annotations
+
+import json
+import string
+
+import pytest
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from unlearun.data import Batch
+
+CHARACTERS = string.ascii_letters + string.digits + " .,:?!'\n-[]{}"
+
+
+def make_tokenizer(chat_template: str | None = None) -> PreTrainedTokenizerFast:
+    """One token a character; padding and the end of a sequence share one token, as in many published models."""
+    vocabulary = {character: i for i, character in enumerate(CHARACTERS)}
+    vocabulary["<eos>"] = len(vocabulary)
+    inner = Tokenizer(models.WordLevel(vocabulary, unk_token="."))
+    inner.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
+    inner.decoder = decoders.Fuse()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<eos>", pad_token="<eos>")
+    tokenizer.chat_template = chat_template
+    return tokenizer
+
+
+def make_llama(layers: int = 2, width: int = 32, seed: int = 0) -> LlamaForCausalLM:
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(CHARACTERS) + 1,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        max_position_embeddings=256,
+        eos_token_id=len(CHARACTERS),
+        pad_token_id=len(CHARACTERS),
+        bos_token_id=None,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def make_gpt2(layers: int = 2, width: int = 32, dropout: float = 0.0, seed: int = 0) -> GPT2LMHeadModel:
+    torch.manual_seed(seed)
+    config = GPT2Config(
+        vocab_size=len(CHARACTERS) + 1,
+        n_embd=width,
+        n_layer=layers,
+        n_head=4,
+        n_positions=256,
+        resid_pdrop=dropout,
+        embd_pdrop=dropout,
+        attn_pdrop=dropout,
+        eos_token_id=len(CHARACTERS),
+        bos_token_id=len(CHARACTERS),
+    )
+    return GPT2LMHeadModel(config).eval()
+
+
+def random_batch(rows: int = 3, tokens: int = 9, seed: int = 0, vocabulary: int = 60) -> Batch:
+    """Rows of different lengths, prompts of different lengths, padded on the right with a valid token id."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(vocabulary, (rows, tokens), generator=generator)
+    attention = torch.ones_like(ids)
+    labels = ids.clone()
+    for row in range(rows):
+        labels[row, : 2 + row] = -100
+        length = tokens - 2 * row if tokens - 2 * row > 3 + row else tokens
+        attention[row, length:] = 0
+        labels[row, length:] = -100
+    return Batch(ids, attention, labels, example_id=torch.arange(rows))
+
+
+FORGET = [
+    {"question": "Where does Anna live?", "answer": "In Oslo, by the sea."},
+    {"question": "What does Ben eat?", "answer": "Ben eats green plums."},
+    {"question": "Who is Carl?", "answer": "A baker of dark bread."},
+    {"question": "What is Dora's dog called?", "answer": "Her dog is Rex."},
+]
+RETAIN = [
+    {"question": "Where does Emil work?", "answer": "At the old mill."},
+    {"question": "What does Fay sing?", "answer": "Fay sings low songs."},
+    {"question": "Who is Gus?", "answer": "A pilot of small boats."},
+    {"question": "What is Hana's cat called?", "answer": "Her cat is Mimi."},
+    {"question": "What does Ivo grow?", "answer": "Ivo grows red corn."},
+    {"question": "Where is Jan's hut?", "answer": "It stands on a hill."},
+]
+
+
+@pytest.fixture
+def tokenizer() -> PreTrainedTokenizerFast:
+    return make_tokenizer()
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A forget and a retain file: a JSON list, and one object a line."""
+    forget, retain = tmp_path / "forget.json", tmp_path / "retain.jsonl"
+    forget.write_text(json.dumps(FORGET, indent=1))
+    retain.write_text("\n".join(json.dumps(row) for row in RETAIN))
+    return forget, retain

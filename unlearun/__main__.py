@@ -1,0 +1,100 @@
+"""The command ``unlearun``: what needs no torch is answered here, at once."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from unlearun.errors import UnlearunError, closest
+from unlearun.shipped import copy_configs
+
+TRAINER_COMMANDS = {
+    "fit": "unlearn: train, evaluate before and after, write a run folder",
+    "validate": "evaluate a model",
+    "test": "evaluate a model, as validate does",
+    "predict": "write the model's answer to every question",
+}
+OTHER_COMMANDS = {
+    "preview": "show rows as the model gets them, labelled tokens marked",
+    "export": "turn a checkpoint into a Hugging Face folder",
+    "configs": "copy the shipped configs into a folder",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments: What follows ``unlearun``; None for that of the process.
+
+    Returns:
+        The exit status: 0, 2 for a mistake of the user, 130 after Ctrl-C.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(given)
+    except UnlearunError as error:
+        sys.stderr.write(f"unlearun: error: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("\nunlearun: interrupted\n")
+        return 130
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        sys.stdout.write(_usage())
+        return 0
+    command, rest = arguments[0], arguments[1:]
+    if command == "--version":
+        sys.stdout.write(f"unlearun {version('unlearun')}\n")
+        return 0
+    if command == "configs":
+        return _configs(rest)
+    if command == "export":
+        return _export(rest)
+    if command in TRAINER_COMMANDS or command == "preview":
+        from unlearun.cli import run
+
+        run(command, rest)
+        return 0
+    commands = [*TRAINER_COMMANDS, *OTHER_COMMANDS]
+    raise UnlearunError(f"there is no command {command!r}.{closest(command, commands)} Known: {', '.join(commands)}")
+
+
+def _usage() -> str:
+    lines = [f"  {name:<10}{text}" for name, text in {**TRAINER_COMMANDS, **OTHER_COMMANDS}.items()]
+    return (
+        "usage: unlearun COMMAND [options]\n\n"
+        "Make a causal language model forget chosen data, keep the rest, and measure both.\n\n"
+        + "\n".join(lines)
+        + "\n\nStart with:  unlearun fit --config rmu\n"
+        "Options of a command:  unlearun COMMAND --help\n"
+        "Options of a method:   unlearun fit --model RMU --help\n"
+    )
+
+
+def _configs(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser("unlearun configs", description="Copy the shipped configs into a folder.")
+    parser.add_argument("folder", metavar="DIR", help="where to; files that stand there are never overwritten")
+    for file in copy_configs(parser.parse_args(arguments).folder):
+        sys.stdout.write(f"{file}\n")
+    return 0
+
+
+def _export(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser("unlearun export", description="Turn a checkpoint into a Hugging Face folder.")
+    parser.add_argument("checkpoint", metavar="CKPT", help="a file in RUN/checkpoints")
+    parser.add_argument("folder", metavar="DIR", help="where to; must not hold files")
+    parser.add_argument("--tokenizer", help="a folder or hub id; without it, the tokenizer of the run")
+    chosen = parser.parse_args(arguments)
+    from unlearun.models import export_checkpoint
+
+    sys.stdout.write(f"{export_checkpoint(chosen.checkpoint, chosen.folder, chosen.tokenizer)}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,278 @@
+"""The Python door: the same method, datamodule and Trainer that the command builds."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from lightning.pytorch import Trainer, seed_everything
+
+from unlearun import report
+from unlearun.data import Source, UnlearningDataModule
+from unlearun.errors import UnlearunError, closest
+from unlearun.methods import METHODS, OPTIMIZER, UnlearningMethod
+from unlearun.models import ModelLike, TokenizerLike, load_model, load_tokenizer, save_folder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+log = logging.getLogger(__name__)
+
+
+def find_method(name: str) -> type[UnlearningMethod]:
+    """Return the method of a name: the class name, whatever the case and underscores.
+
+    Args:
+        name: "grad_ascent", "GradAscent", "rmu" and so on.
+
+    Raises:
+        UnlearunError: There is no such method.
+
+    >>> find_method("grad_diff").__name__
+    'GradDiff'
+    """
+    names = {method.__name__.lower(): method for method in METHODS}
+    wanted = name.lower().replace("_", "")
+    if wanted not in names:
+        known = [method.__name__ for method in METHODS]
+        raise UnlearunError(f"there is no method {name!r}.{closest(wanted, names)} Known: {', '.join(known)}")
+    return names[wanted]
+
+
+class Unlearning:
+    """Unlearn in a few lines of Python.
+
+    Args:
+        method: The name of a method, such as "grad_ascent", "grad_diff", "dpo", "rmu", "simnpo".
+        model: A hub id, a folder, a GGUF file, ``pocket``, or a model object.
+        tokenizer: A hub id, a folder or a tokenizer object. None: the model's own.
+        output_dir: The folder of all runs.
+        seed: Seeds all that is drawn.
+        kwargs: Arguments of the method, such as ``gamma=2.0`` or ``target_layer=12``.
+
+    Raises:
+        UnlearunError: The method or one of its arguments does not exist.
+
+    Example::
+
+        unlearner = Unlearning(method="simnpo", model="gpt2", beta=2.5)
+        unlearner.load_data(forget_data="forget.json", retain_data="retain.json")
+        unlearner.run(batch_size=4, learning_rate=1e-5, num_epochs=5)
+        print(unlearner.evaluate())
+        unlearner.save_model("./unlearned")
+    """
+
+    def __init__(
+        self,
+        method: str,
+        model: ModelLike,
+        tokenizer: TokenizerLike | None = None,
+        output_dir: str | Path | None = None,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        report.quiet()
+        cls = find_method(method)
+        _check_arguments(cls, kwargs)
+        self.seed = seed
+        seed_everything(seed, workers=True, verbose=False)
+        self.method = cls(model, tokenizer=tokenizer, **kwargs)
+        self.output_dir = report.OUTPUT_DIR if output_dir is None else output_dir
+        self.data: UnlearningDataModule | None = None
+        self._config: dict[str, Any] = {
+            "seed_everything": seed,
+            "output_dir": str(self.output_dir),
+            "model": {"class_path": cls.__name__, "init_args": {"model": model, "tokenizer": tokenizer, **kwargs}},
+        }
+        self._trainer: Trainer | None = None
+
+    def load_data(
+        self,
+        forget_data: Source | None,
+        retain_data: Source | None = None,
+        holdout_data: Source | None = None,
+        utility_data: Source | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Read and check the data; no model is loaded yet.
+
+        Args:
+            forget_data: The rows to forget: a file, a hub id, a mapping, a list of dicts or a datasets.Dataset.
+            retain_data: The rows to keep.
+            holdout_data: Rows that the model never saw.
+            utility_data: Knowledge that must survive; a source, or a mapping of names to sources.
+            kwargs: Further arguments of `UnlearningDataModule`, such as ``max_length=128`` or ``question_key="q"``.
+
+        Raises:
+            UnlearunError: A file is missing or broken, or an argument does not exist.
+        """
+        _check_arguments(UnlearningDataModule, kwargs)
+        sources: dict[str, Any] = {
+            "forget": forget_data,
+            "retain": retain_data,
+            "holdout": holdout_data,
+            "utility": utility_data,
+        }
+        settings: dict[str, Any] = {"seed": self.seed, **kwargs}
+        self.data = UnlearningDataModule(**sources, **settings)
+        self.data.read()
+        self._config["data"] = {name: value for name, value in {**sources, **settings}.items() if value is not None}
+
+    def run(
+        self,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+        num_epochs: int | None = None,
+        gradient_accumulation_steps: int | None = None,
+        **kwargs: Any,
+    ) -> Path | None:
+        """Unlearn, evaluate before and after, and write the run folder.
+
+        Args:
+            batch_size: Rows of each set in a micro-batch; None leaves that of `load_data`.
+            learning_rate: Of AdamW; None: 1e-5.
+            num_epochs: Passes over the forget set; None: 5.
+            gradient_accumulation_steps: Micro-batches an optimizer step; None: 1.
+            kwargs: Any argument of Lightning's Trainer, such as ``precision="bf16-mixed"``.
+
+        Returns:
+            The run folder.
+
+        Raises:
+            UnlearunError: The data are not loaded, or an argument does not exist.
+        """
+        data = self._loaded_data()
+        if batch_size is not None:
+            data.batch_size = self._config["data"]["batch_size"] = batch_size
+        if learning_rate is not None:
+            init_args = {**OPTIMIZER["init_args"], "lr": learning_rate}
+            self.method.optimizer = self._config["optimizer"] = {**OPTIMIZER, "init_args": init_args}
+        named = {"max_epochs": num_epochs, "accumulate_grad_batches": gradient_accumulation_steps}
+        arguments = {**kwargs, **{name: value for name, value in named.items() if value is not None}}
+        self._config["trainer"] = arguments
+        self._trainer = self._make_trainer(arguments, write_config=True)
+        self._trainer.fit(self.method, datamodule=data)
+        report.finish(self._trainer, self.method, data)
+        return report.run_folder(self._trainer)
+
+    def evaluate(self, metrics: Sequence[str] | None = None) -> report.Results:
+        """Measure the model as it is now, before or after `run`.
+
+        Args:
+            metrics: Names such as "perplexity", "forget_quality", "model_utility"; None for all.
+
+        Returns:
+            A mapping: a metric of the forget set stands under its bare name, those of other sets under
+            ``set/metric``. Printing it gives a table.
+
+        Raises:
+            UnlearunError: A metric does not exist, or the data are not loaded.
+        """
+        data = self._loaded_data()
+        arguments = self._config.get("trainer", {})
+        # Without a recorder or logger: looking at a model leaves nothing behind.
+        trainer = Trainer(**{**_evaluation_only(arguments), "logger": False, "enable_checkpointing": False})
+        trainer.validate(self.method, datamodule=data, verbose=False)
+        evaluation = self.method.evaluation
+        if evaluation is None:
+            raise UnlearunError("nothing was evaluated; is limit_val_batches 0?")
+        return _choose(evaluation.summary, metrics)
+
+    def save_model(self, folder: str | Path) -> Path:
+        """Write the model and its tokenizer as a Hugging Face folder.
+
+        Args:
+            folder: Where to; must not hold files.
+
+        Returns:
+            The folder.
+        """
+        self._load()
+        return save_folder(self.method.model, self.method.tokenizer, folder)
+
+    def load_model(self, folder: str | Path) -> None:
+        """Take the weights of a saved model, to evaluate or unlearn it further.
+
+        Args:
+            folder: What `save_model` or a run wrote.
+        """
+        name = str(folder)
+        init_args = {**self._config["model"]["init_args"], "model": name, "tokenizer": load_tokenizer(name)}
+        self.method = type(self.method)(**{**init_args, "model": load_model(name)})
+        self._config["model"]["init_args"] = {**init_args, "tokenizer": None}
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The transformers model inside, loaded if it is not yet."""
+        self._load()
+        return self.method.model
+
+    def _load(self) -> None:
+        self.method.configure_model()
+
+    def _loaded_data(self) -> UnlearningDataModule:
+        if self.data is None:
+            raise UnlearunError("there are no data yet; call load_data(forget_data=..., retain_data=...) first")
+        return self.data
+
+    def _make_trainer(self, arguments: dict[str, Any], write_config: bool) -> Trainer:
+        _check_arguments(Trainer, arguments)
+        recorder = report.RunRecorder(write_config=self._write_config if write_config else None)
+        given = arguments.get("callbacks") or []
+        callbacks = [*(given if isinstance(given, list) else [given]), recorder]
+        completed = {**report.TRAINER_DEFAULTS, **arguments, "callbacks": callbacks}
+        return Trainer(**{**completed, **report.run_arguments(completed, self.output_dir, self.method)})
+
+    def _write_config(self, folder: Path) -> None:
+        text = yaml.safe_dump(_plain(self._config), sort_keys=False, allow_unicode=True)
+        note = "# unlearun fit --config config.yaml runs this again"
+        if "<object" in text:
+            note += ", once a name stands in place of each <object>"
+        (folder / "config.yaml").write_text(f"{note}\n{text}", encoding="utf-8")
+
+
+def _evaluation_only(arguments: dict[str, Any]) -> dict[str, Any]:
+    kept = ("accelerator", "devices", "strategy", "num_nodes", "precision", "limit_val_batches", "enable_progress_bar")
+    return {name: arguments[name] for name in kept if name in arguments}
+
+
+def _choose(summary: dict[str, float], metrics: Sequence[str] | None) -> report.Results:
+    values = {name.removeprefix("forget/"): value for name, value in summary.items()}
+    if metrics is None:
+        return report.Results(values)
+    known = sorted({name.rpartition("/")[2] for name in values})
+    for metric in metrics:
+        if metric not in known:
+            raise UnlearunError(f"there is no metric {metric!r}.{closest(metric, known)} Known: {', '.join(known)}")
+    return report.Results({name: v for name, v in values.items() if name.rpartition("/")[2] in metrics})
+
+
+def _check_arguments(owner: type, arguments: dict[str, Any]) -> None:
+    """Refuse an argument that a constructor does not take, and say which one may be meant."""
+    known: set[str] = set()
+    for cls in owner.__mro__:
+        if "__init__" in vars(cls):
+            parameters = inspect.signature(cls.__init__).parameters.values()  # type: ignore[misc]
+            known |= {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+            if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+                break
+    unknown = [name for name in arguments if name not in known]
+    if unknown:
+        raise UnlearunError(f"{owner.__name__} has no argument {unknown[0]!r}.{closest(unknown[0], known)}")
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - any value of a config
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items() if inner is not None}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    name = getattr(value, "name_or_path", None)
+    return name if isinstance(name, str) and name else f"<object {type(value).__name__}>"

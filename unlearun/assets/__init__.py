@@ -1,0 +1,1 @@
+"""Embedded data and the recipe of the pocket models."""

@@ -1,0 +1,163 @@
+"""LightningCLI for the Trainer's commands, with names resolved and mistakes explained."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NoReturn
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, ReduceLROnPlateau
+
+from unlearun import report
+from unlearun.data import UnlearningDataModule, preview
+from unlearun.errors import UnlearunError
+from unlearun.explain import explain
+from unlearun.methods import METHODS, OPTIMIZER, UnlearningMethod
+from unlearun.shipped import find_config
+
+EPILOG = (
+    f"Methods: {', '.join(method.__name__ for method in METHODS)}. "
+    "All options of one, explained: unlearun fit --model NAME --help"
+)
+
+
+class UnlearunParser(LightningArgumentParser):
+    """A parser that, when a key or class is misspelt, says which one may be meant."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Say what is wrong, and what may be meant.
+
+        Args:
+            message: What jsonargparse found.
+            ex: What it was raised from.
+
+        Raises:
+            UnlearunError: Always.
+        """
+        if not self.exit_on_error:  # one of jsonargparse's trials on the way
+            super().error(message, ex)
+        raise UnlearunError(explain(message)) from ex
+
+
+class UnlearunCLI(LightningCLI):
+    """LightningCLI that makes run folders, and leaves loading the model to the Trainer."""
+
+    def __init__(self, arguments: list[str], run: bool = True) -> None:
+        super().__init__(
+            UnlearningMethod,
+            UnlearningDataModule,
+            trainer_defaults=report.TRAINER_DEFAULTS,
+            seed_everything_default=0,
+            parser_class=UnlearunParser,
+            parser_kwargs={"description": "Unlearn with PyTorch Lightning.", "epilog": EPILOG}
+            if not run
+            else {command: {"epilog": EPILOG} for command in self.subcommands()},
+            subclass_mode_model=True,
+            save_config_kwargs={"overwrite": True},
+            args=arguments,
+            run=run,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the place of outputs, and the default optimizer."""
+        parser.add_argument("--output_dir", type=str, default=report.OUTPUT_DIR, help="The folder of all runs.")
+        # Not "automatic": Lightning would build the optimizer now, and the model is loaded only later.
+        parser.add_optimizer_args((torch.optim.Optimizer,))
+        parser.set_defaults({"optimizer": OPTIMIZER})
+        parser.add_lr_scheduler_args((torch.optim.lr_scheduler.LRScheduler, ReduceLROnPlateau))
+
+    def after_instantiate_classes(self) -> None:
+        """Hand the optimizer and scheduler, as configured, to the method, which builds them once it has a model."""
+        self.model.optimizer = _as_dict(self._get(self.config, "optimizer")) or OPTIMIZER
+        self.model.lr_scheduler = _as_dict(self._get(self.config, "lr_scheduler"))
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Make the Trainer, with a run folder unless the user brings a logger of their own."""
+        config = self._get(self.config_init, "trainer")
+        root = self._get(self.config_init, "output_dir")
+        return super().instantiate_trainer(**report.run_arguments(config, root, self.model), **kwargs)
+
+    def after_fit(self) -> None:
+        """Print what has changed."""
+        report.finish(self.trainer, self.model, self.datamodule)
+
+    def after_validate(self) -> None:
+        """Print what was measured."""
+        report.show_evaluation(self.trainer, self.model)
+
+    def after_test(self) -> None:
+        """Print what was measured."""
+        report.show_evaluation(self.trainer, self.model)
+
+    def after_predict(self) -> None:
+        """Say where the answers are."""
+        report.show(self.trainer, "answers written to predictions/")
+
+
+def run(command: str, arguments: list[str]) -> None:
+    """Run one of the Trainer's commands, or show what the data look like.
+
+    Args:
+        command: fit, validate, test, predict or preview.
+        arguments: What follows it.
+
+    Raises:
+        UnlearunError: An argument, a file or the data are wrong.
+    """
+    report.quiet()
+    arguments = resolve_configs(arguments)
+    if command == "preview":
+        arguments = [*arguments] if arguments else ["--help"]
+        cli = UnlearunCLI(arguments, run=False)
+        cli.datamodule.connect(cli.model.tokenizer, cli.model.trained_sets, cli.model.needs_alternate)
+        sys.stdout.write(f"{preview(cli.datamodule)}\n")
+        return
+    UnlearunCLI([command, *method_help(arguments)])
+
+
+def resolve_configs(arguments: list[str]) -> list[str]:
+    """Replace what follows ``--config`` by the file it names, local or shipped.
+
+    Args:
+        arguments: The command line.
+
+    Returns:
+        The same with paths that exist.
+    """
+    resolved = []
+    expects = False
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        if expects:
+            argument = str(find_config(argument))
+        elif equals and flag in ("--config", "-c"):
+            argument = f"{flag}={find_config(value)}"
+        expects = argument in ("--config", "-c")
+        resolved.append(argument)
+    return resolved
+
+
+def method_help(arguments: list[str]) -> list[str]:
+    """Turn ``--model RMU --help`` into jsonargparse's way to ask for the options of a class.
+
+    Args:
+        arguments: The command line.
+
+    Returns:
+        The same, or ``["--model.help", "RMU"]``.
+    """
+    if not any(argument in ("-h", "--help") for argument in arguments):
+        return arguments
+    for at, argument in enumerate(arguments):
+        if argument == "--model" and at + 1 < len(arguments):
+            return ["--model.help", arguments[at + 1]]
+        if argument.startswith("--model="):
+            return ["--model.help", argument.partition("=")[2]]
+    return arguments
+
+
+def _as_dict(value: Any) -> dict[str, Any] | None:  # noqa: ANN401 - a jsonargparse Namespace
+    return None if value is None else dict(value.as_dict() if hasattr(value, "as_dict") else value)

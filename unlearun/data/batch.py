@@ -1,0 +1,81 @@
+"""The batch that every part of the library hands on.
+
+Shapes: B rows, T tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unlearun.ops import answer_mask
+
+
+@dataclass
+class Batch:
+    """Token ids with their labels. Made by the collator, or by hand.
+
+    Attributes:
+        input_ids: ``(B, T)`` token ids, prompt and answer.
+        attention_mask: ``(B, T)`` 1 at real tokens, 0 at padding.
+        labels: ``(B, T)`` token ids of the answer, -100 elsewhere; a row without labels counts for nothing.
+        example_id: ``(B,)`` which row of its set each is, whatever the order, rank or epoch; -1 for a filler.
+        alternate: The same rows with other answers, for DPO.
+        ends: ``(B,)`` whether the last label is the end-of-sequence token; None means that no row has one.
+        step_tokens: Labelled tokens of this set over all micro-batches and ranks of the optimizer step; None
+            means that this batch is the whole step.
+        step_rows: Rows of this set over the same; None likewise.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    labels: Tensor
+    example_id: Tensor | None = None
+    alternate: Batch | None = None
+    ends: Tensor | None = None
+    step_tokens: int | None = None
+    step_rows: int | None = None
+
+    def __len__(self) -> int:
+        return self.input_ids.shape[0]
+
+    @property
+    def mask(self) -> Tensor:
+        """``(B, T)`` True at labelled tokens, the end-of-sequence token included."""
+        return answer_mask(self.labels)
+
+    @property
+    def content_mask(self) -> Tensor:
+        """``(B, T)`` True at labelled tokens, the end-of-sequence token left out."""
+        mask = self.mask
+        if self.ends is None:
+            return mask
+        last = mask.flip(-1).cumsum(-1).flip(-1) == 1
+        return mask & ~(last & self.ends.unsqueeze(-1))
+
+    @property
+    def token_count(self) -> int:
+        """Labelled tokens of the optimizer step, to divide a sum over tokens by."""
+        return int(self.mask.sum()) if self.step_tokens is None else self.step_tokens
+
+    @property
+    def row_count(self) -> int:
+        """Rows with an answer of the optimizer step, to divide a sum over rows by."""
+        return int(self.mask.any(-1).sum()) if self.step_rows is None else self.step_rows
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """Return a copy on another device.
+
+        Args:
+            device: Where to.
+            non_blocking: Whether the copy may overlap with work on the host.
+        """
+        moved: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            movable = isinstance(value, (Tensor, Batch))
+            moved[field.name] = value.to(device, non_blocking=non_blocking) if movable else value
+        return Batch(**moved)

@@ -1,0 +1,361 @@
+"""The data of a run: which rows are forgotten, retained and evaluated, as loaders for Lightning."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities.combined_loader import CombinedLoader
+from torch.utils.data import DataLoader
+
+from unlearun.data.batch import Batch
+from unlearun.data.formatting import PROMPT, Example, Formatter
+from unlearun.data.refusals import choose_refusal
+from unlearun.data.rows import Item, Keys, check_rows
+from unlearun.data.sampler import DrawnBatches, RowStream, StepSampler
+from unlearun.data.sources import Source, read_rows
+from unlearun.errors import UnlearunError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+TRAINED = ("forget", "retain")
+
+
+class UnlearningDataModule(LightningDataModule):
+    """Zips the forget and the retain set for training, and gives named sets to evaluate.
+
+    Files are read and checked before any model is loaded. A source is a .json or .jsonl file, the id of a
+    Hugging Face dataset, a mapping {path, name, split, revision}, or, in Python, a list of dicts or a
+    datasets.Dataset; a path that does not exist here may name a file that ships with the package.
+
+    Args:
+        forget: The rows to forget. None only for a method that trains on retain alone.
+        retain: The rows to keep. None only for a method without a retain term.
+        holdout: Rows that the model never saw, to compare the forgotten ones with.
+        utility: Knowledge that must survive: a source, or a mapping of names to sources.
+        evaluation: A mapping of names to sources, evaluated instead of forget, retain, holdout and utility.
+        question_key: The key of the question in a row.
+        answer_key: The key of the answer.
+        alternate_key: The key of another answer, for DPO. None: refusals such as "I don't know".
+        paraphrase_key: The key of the answer in other words.
+        perturbed_key: The key of a list of wrong answers.
+        text_key: The key of plain text, in rows without a question.
+        max_length: The longest row in tokens, prompt and answer together.
+        truncation: Whether a longer answer is cut, counted and warned about ("answer"), or an error ("error").
+        prompt_template: What goes before an answer where the tokenizer has no chat template; {question} stands for
+            the question.
+        system_prompt: A system prompt for the chat template. None: the template's own.
+        chat_template: Whether the tokenizer's chat template is used, if it has one.
+        batch_size: Rows of each set in a micro-batch of one process.
+        eval_batch_size: Rows of a batch in evaluation. None: four times batch_size.
+        anchor: The set that an epoch passes exactly once; the other is drawn without replacement.
+        shuffle: Whether rows are shuffled for training.
+        overlap: What happens when rows stand in forget and retain: nothing, a warning, or an error.
+        max_eval_rows: At most so many rows of a set are evaluated, chosen by seed. None: all.
+        max_new_tokens: At most so many tokens of an answer are generated in evaluation.
+        num_workers: Processes that make batches beside the training process.
+        seed: What order, choice of rows and refusals follow from.
+    """
+
+    def __init__(
+        self,
+        forget: Source | None,
+        retain: Source | None = None,
+        holdout: Source | None = None,
+        utility: Source | None = None,
+        evaluation: dict[str, Source] | None = None,
+        question_key: str = "question",
+        answer_key: str = "answer",
+        alternate_key: str | None = None,
+        paraphrase_key: str = "paraphrased_answer",
+        perturbed_key: str = "perturbed_answer",
+        text_key: str = "text",
+        max_length: int = 512,
+        truncation: Literal["answer", "error"] = "answer",
+        prompt_template: str = PROMPT,
+        system_prompt: str | None = None,
+        chat_template: bool = True,
+        batch_size: int = 8,
+        eval_batch_size: int | None = None,
+        anchor: Literal["forget", "retain"] = "forget",
+        shuffle: bool = True,
+        overlap: Literal["allow", "warn", "error"] = "warn",
+        max_eval_rows: int | None = 400,
+        max_new_tokens: int = 48,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        _check_numbers(
+            max_length=(max_length, 2),
+            batch_size=(batch_size, 1),
+            eval_batch_size=(eval_batch_size, 1),
+            max_eval_rows=(max_eval_rows, 1),
+            max_new_tokens=(max_new_tokens, 1),
+            num_workers=(num_workers, 0),
+        )
+        if "{question}" not in prompt_template:
+            raise UnlearunError(f"prompt_template is {prompt_template!r}; it must hold {{question}}")
+        self.sources = _name_sources(forget, retain, holdout, utility)
+        # What each evaluated name stands for: a set of `sources`, or a source of its own beside them.
+        self.evaluated = {name: name for name in self.sources}
+        if evaluation is not None:
+            self.evaluated = {}
+            for name, source in evaluation.items():
+                self.evaluated[name] = name if self.sources.get(name) == source else f"evaluation {name}"
+                self.sources[self.evaluated[name]] = source
+        self.keys = Keys(question_key, answer_key, alternate_key, paraphrase_key, perturbed_key, text_key)
+        self.max_length = max_length
+        self.truncation = truncation
+        self.prompt_template = prompt_template
+        self.system_prompt = system_prompt
+        self.chat_template = chat_template
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.anchor = anchor
+        self.shuffle = shuffle
+        self.overlap = overlap
+        self.max_eval_rows = max_eval_rows
+        self.max_new_tokens = max_new_tokens
+        self.num_workers = num_workers
+        self.seed = seed
+        self.formatter: Formatter | None = None
+        self.trained: tuple[str, ...] = TRAINED
+        self.needs_alternate = False
+        self._items: dict[str, list[Item]] = {}
+        self._examples: dict[str, list[Example]] = {}
+        self._alternates: list[Example] | None = None
+
+    # ---- what the run supplies ------------------------------------------------------------------------------
+
+    def connect(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        trained: Sequence[str] = TRAINED,
+        needs_alternate: bool = False,
+    ) -> None:
+        """Take what the method supplies, and make token ids of all rows.
+
+        Under a Trainer this happens by itself.
+
+        Args:
+            tokenizer: The model's tokenizer.
+            trained: The sets that the method trains on: forget, retain or both.
+            needs_alternate: Whether forget rows need another answer.
+
+        Raises:
+            UnlearunError: A set that the method needs is missing, or a row cannot be kept.
+        """
+        self.trained = tuple(trained)
+        self.needs_alternate = needs_alternate
+        self.read()
+        for name in self.trained:
+            if name not in self.sources:
+                raise UnlearunError(f"the method trains on the {name} set, but there is none; add --data.{name} FILE")
+        self.formatter = Formatter(
+            tokenizer,
+            self.max_length,
+            self.prompt_template,
+            self.system_prompt,
+            self.chat_template,
+            self.truncation == "error",
+        )
+        self._examples = {}
+        for name, items in self._items.items():
+            self._examples[name], cuts = self.formatter.format_all(items, f"the {name} set")
+            if cuts:
+                log.warning(
+                    "%s: %d of %d answers are longer than max_length=%d tokens and were cut",
+                    *(name, cuts, len(items), self.max_length),
+                )
+        self._alternates = self._format_alternates() if needs_alternate else None
+
+    def read(self) -> dict[str, list[Item]]:
+        """Read and check all files; cheap when called again.
+
+        Returns:
+            The rows of each set.
+
+        Raises:
+            UnlearunError: A file is missing, empty or broken, or rows lack what they need.
+        """
+        if not self._items:
+            items = {
+                name: check_rows(
+                    read_rows(source, f"the {name} set"), self.keys, f"the {name} set", needs_alternate=name == "forget"
+                )
+                for name, source in self.sources.items()
+            }
+            self._check_overlap(items)
+            self._items = items
+        return self._items
+
+    def examples(self, name: str) -> list[Example]:
+        """Return the rows of a set as token ids, once connected."""
+        return self._examples[name]
+
+    def alternates(self) -> list[Example] | None:
+        """Return the forget rows with their alternate answers, if the method needs them."""
+        return self._alternates
+
+    def evaluated_examples(self, name: str) -> list[Example]:
+        """Return the rows evaluated under a name: all, or a choice by seed, in the order of the set."""
+        examples = self._examples[self.evaluated[name]]
+        if self.max_eval_rows is None or len(examples) <= self.max_eval_rows:
+            return examples
+        generator = torch.Generator().manual_seed(self.seed)
+        chosen = torch.randperm(len(examples), generator=generator)[: self.max_eval_rows]
+        return [examples[i] for i in sorted(chosen.tolist())]
+
+    # ---- Lightning's hooks ----------------------------------------------------------------------------------
+
+    def prepare_data(self) -> None:
+        """Read and check all files, before any model is loaded."""
+        self.read()
+
+    def setup(self, stage: str) -> None:
+        """Connect to the method that the Trainer runs, and say what is evaluated.
+
+        Args:
+            stage: fit, validate, test or predict.
+        """
+        method: Any = self.trainer.lightning_module if self.trainer is not None else None
+        if method is not None and hasattr(method, "trained_sets"):
+            trained = method.trained_sets if stage == "fit" else ()
+            self.connect(method.tokenizer, trained, method.needs_alternate)
+        elif self.formatter is None:
+            raise UnlearunError(
+                "the datamodule does not know the tokenizer; call data.connect(tokenizer) before the Trainer runs"
+            )
+        for name in self.evaluated:
+            total, chosen = len(self._examples[self.evaluated[name]]), len(self.evaluated_examples(name))
+            if chosen < total:
+                log.warning("%s: %d of %d rows are evaluated (max_eval_rows)", name, chosen, total)
+
+    def train_dataloader(self) -> CombinedLoader:
+        """Return batches of forget and retain side by side, as many as the anchored set has."""
+        loaders = {name: self._train_loader(name) for name in self.trained}
+        return CombinedLoader(loaders, mode="min_size")
+
+    def val_dataloader(self) -> dict[str, DataLoader[Batch]]:
+        """Return a loader for each evaluated set."""
+        return {name: self._eval_loader(name) for name in self.evaluated}
+
+    def test_dataloader(self) -> dict[str, DataLoader[Batch]]:
+        """Return a loader for each evaluated set."""
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> list[DataLoader[Batch]]:
+        """Return a loader for each evaluated set, in the order of ``evaluated``."""
+        return list(self.val_dataloader().values())
+
+    # ---- inside ---------------------------------------------------------------------------------------------
+
+    def _format_alternates(self) -> list[Example]:
+        if self.formatter is None:
+            raise UnlearunError("connect the datamodule to a tokenizer first")
+        alternates = []
+        for example in self._examples["forget"]:
+            if example.item.question is None:
+                raise UnlearunError(
+                    f"{example.item.origin}: plain text has no alternate answer; this method needs questions"
+                )
+            answer = example.item.alternate or choose_refusal(self.seed, example.example_id)
+            alternates.append(self.formatter.format(example.item, example.example_id, answer)[0])
+        return alternates
+
+    def _check_overlap(self, items: Mapping[str, Sequence[Item]]) -> None:
+        if self.overlap == "allow" or not all(name in items for name in TRAINED):
+            return
+        retained = {(item.question, item.answer) for item in items["retain"]}
+        shared = [item for item in items["forget"] if (item.question, item.answer) in retained]
+        if shared:
+            message = (
+                f"{len(shared)} rows stand in both forget and retain (first: {shared[0].origin}); "
+                "remove them from one, for they pull both ways"
+            )
+            if self.overlap == "error":
+                raise UnlearunError(f"{message}, or set overlap: warn")
+            log.warning("%s", message)
+
+    def _pad_id(self) -> int:
+        if self.formatter is None:
+            raise UnlearunError("connect the datamodule to a tokenizer first")
+        pad = self.formatter.tokenizer.pad_token_id
+        return int(pad) if pad is not None else self.formatter.end_id
+
+    def _train_loader(self, name: str) -> DataLoader[Batch]:
+        examples = self._examples[name]
+        alternates = self._alternates if name == "forget" else None
+        anchor = self.anchor if self.anchor in self.trained else self.trained[0]
+        trainer = self.trainer
+        sampler = StepSampler(
+            [example.labelled for example in examples],
+            RowStream(len(examples), self.seed + TRAINED.index(name), self.shuffle),
+            len(self._examples[anchor]),
+            self.batch_size,
+            trainer.accumulate_grad_batches if trainer is not None else 1,
+            trainer.global_rank if trainer is not None else 0,
+            trainer.world_size if trainer is not None else 1,
+            None if alternates is None else [example.labelled for example in alternates],
+        )
+        return self._loader(DrawnBatches(examples, self._pad_id(), alternates), sampler)
+
+    def _eval_loader(self, name: str) -> DataLoader[Batch]:
+        examples = sorted(self.evaluated_examples(name), key=lambda example: len(example.input_ids))
+        trainer = self.trainer
+        sampler = StepSampler(
+            [example.labelled for example in examples],
+            RowStream(len(examples), self.seed, shuffle=False),
+            len(examples),
+            self.eval_batch_size or 4 * self.batch_size,
+            rank=trainer.global_rank if trainer is not None else 0,
+            world_size=trainer.world_size if trainer is not None else 1,
+        )
+        return self._loader(DrawnBatches(examples, self._pad_id()), sampler)
+
+    def _loader(self, batches: DrawnBatches, sampler: StepSampler) -> DataLoader[Batch]:
+        return DataLoader(
+            batches,
+            batch_size=None,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+def _name_sources(
+    forget: Source | None,
+    retain: Source | None,
+    holdout: Source | None,
+    utility: Source | None,
+) -> dict[str, Source]:
+    sources = {"forget": forget, "retain": retain, "holdout": holdout}
+    if isinstance(utility, Mapping) and "path" not in utility:
+        taken = [name for name in utility if name in sources]
+        if taken:
+            raise UnlearunError(f"a utility set cannot be called {taken[0]!r}; choose another name")
+        sources.update(utility)
+    else:
+        sources["utility"] = utility
+    named = {name: source for name, source in sources.items() if source is not None}
+    if not any(name in named for name in TRAINED):
+        raise UnlearunError("there is neither a forget nor a retain set; add --data.forget FILE")
+    return named
+
+
+def _check_numbers(**bounds: tuple[int | None, int]) -> None:
+    problems = [
+        f"{name} is {value}; it must be at least {least}"
+        for name, (value, least) in bounds.items()
+        if value is not None and value < least
+    ]
+    if problems:
+        raise UnlearunError("; ".join(problems))

@@ -1,0 +1,195 @@
+"""From text to token ids with an exact label boundary: prompt and answer are tokenised apart and joined."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from unlearun.data.rows import Item
+from unlearun.errors import UnlearunError, all_at_once
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PROMPT = "Question: {question}\nAnswer:"
+_MARK = "\u2402answer\u2402"  # stands for the answer while the chat template is asked what follows one
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row as token ids.
+
+    Attributes:
+        example_id: The row's number in its set.
+        input_ids: Prompt, answer and, unless the answer was cut, the end-of-sequence token.
+        start: Where the labelled tokens begin.
+        ends: Whether the last token is the end-of-sequence token.
+        item: The text it was made of.
+    """
+
+    example_id: int
+    input_ids: Sequence[int]
+    start: int
+    ends: bool
+    item: Item
+
+    @property
+    def labelled(self) -> int:
+        """How many tokens are labelled."""
+        return len(self.input_ids) - self.start
+
+
+@dataclass(frozen=True)
+class Formatter:
+    """How questions and answers become token ids.
+
+    Attributes:
+        tokenizer: The model's tokenizer.
+        max_length: The longest row, in tokens.
+        prompt: The plain template, used when there is no chat template; ``{question}`` stands for the question.
+        system: A system prompt for the chat template; None leaves the template's own.
+        chat: Whether a chat template is used where the tokenizer has one.
+        refuse_long: Whether an answer that must be cut is an error.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int = 512
+    prompt: str = PROMPT
+    system: str | None = None
+    chat: bool = True
+    refuse_long: bool = False
+
+    @property
+    def _uses_chat(self) -> bool:
+        return self.chat and bool(getattr(self.tokenizer, "chat_template", None))
+
+    @cached_property
+    def end_id(self) -> int:
+        """The token that ends an answer: what the chat template writes after one, else the tokenizer's eos.
+
+        Raises:
+            UnlearunError: The tokenizer has neither.
+        """
+        if self._uses_chat:
+            turns = [*self._turns("?"), {"role": "assistant", "content": _MARK}]
+            text = str(self.tokenizer.apply_chat_template(turns, tokenize=False))
+            after = self._ids(text.rpartition(_MARK)[2].lstrip()) if _MARK in text else []
+            if after and after[0] in self.tokenizer.all_special_ids:
+                return after[0]
+        if self.tokenizer.eos_token_id is None:
+            raise UnlearunError("the tokenizer has no eos token, so an answer has no end; set tokenizer.eos_token")
+        return int(self.tokenizer.eos_token_id)
+
+    def prompt_ids(self, question: str) -> list[int]:
+        """Return the tokens before the answer.
+
+        Args:
+            question: The question as the row has it.
+        """
+        if self._uses_chat:
+            text = self.tokenizer.apply_chat_template(self._turns(question), tokenize=False, add_generation_prompt=True)
+            return self._ids(str(text))
+        ids = list(self.tokenizer(self.prompt.replace("{question}", question))["input_ids"])
+        return ids[:-1] if len(ids) > 1 and ids[-1] == self.tokenizer.eos_token_id else ids
+
+    def answer_ids(self, answer: str) -> list[int]:
+        """Return the tokens of an answer, without its end.
+
+        Args:
+            answer: The answer as the row has it; after a plain template a space goes before it.
+        """
+        return self._ids(answer if self._uses_chat else f" {answer}")
+
+    def format(self, item: Item, example_id: int, answer: str | None = None) -> tuple[Example, bool]:
+        """Turn a question and its answer into token ids.
+
+        Args:
+            item: The row.
+            example_id: Its number.
+            answer: Another answer to the same question; None for the row's own.
+
+        Returns:
+            The example, and whether its answer had to be cut.
+
+        Raises:
+            UnlearunError: The prompt leaves no room for one token of the answer.
+        """
+        prompt = self.prompt_ids(item.question or "")
+        tokens = [*self.answer_ids(item.answer if answer is None else answer), self.end_id]
+        room = self.max_length - len(prompt)
+        if room < 1:
+            raise UnlearunError(
+                f"{item.origin}: the prompt has {len(prompt)} tokens and leaves no room for one answer token; "
+                f"shorten the question, or raise max_length (now {self.max_length})"
+            )
+        if not prompt:
+            raise UnlearunError(f"{item.origin}: the prompt has no tokens, so nothing predicts the answer")
+        cut = len(tokens) > room
+        if cut and self.refuse_long:
+            raise UnlearunError(
+                f"{item.origin}: prompt and answer have {len(prompt) + len(tokens)} tokens, max_length is "
+                f"{self.max_length}; raise it, or cut such answers with truncation: answer"
+            )
+        return Example(example_id, prompt + tokens[:room], len(prompt), not cut, item), cut
+
+    def chunks(self, item: Item, first_id: int) -> Iterator[Example]:
+        """Cut a plain text into pieces of at most ``max_length`` tokens, all labelled but the first of each.
+
+        Args:
+            item: A row without a question.
+            first_id: The number of the first piece.
+
+        Yields:
+            The pieces, each after the tokenizer's bos where it has one; the last ends with eos, unless that
+            would stand alone.
+        """
+        tokens = [*self._ids(item.answer), self.end_id]
+        with_bos = self.tokenizer("")["input_ids"]
+        lead = [with_bos[0]] if with_bos and with_bos[0] == self.tokenizer.bos_token_id else []
+        size = self.max_length - len(lead)
+        starts = list(range(0, len(tokens), size))
+        if len(starts) > 1 and not lead and len(tokens) - starts[-1] == 1:
+            starts.pop()  # a piece of one token has nothing that predicts it
+        for number, start in enumerate(starts):
+            ends = start + size >= len(tokens)
+            yield Example(first_id + number, lead + tokens[start : start + size], 1, ends, item)
+
+    def format_all(self, items: Sequence[Item], where: str) -> tuple[list[Example], int]:
+        """Format a whole set.
+
+        Args:
+            items: Its rows.
+            where: The set, as messages should call it.
+
+        Returns:
+            The examples, and how many answers were cut.
+
+        Raises:
+            UnlearunError: All rows that cannot be kept, at once.
+        """
+        examples: list[Example] = []
+        problems: list[str] = []
+        cuts = 0
+        for item in items:
+            if item.question is None:
+                examples.extend(self.chunks(item, len(examples)))
+                continue
+            try:
+                example, cut = self.format(item, len(examples))
+            except UnlearunError as error:
+                problems.append(str(error))
+            else:
+                examples.append(example)
+                cuts += cut
+        if problems:
+            raise all_at_once(problems, where)
+        return examples, cuts
+
+    def _turns(self, question: str) -> list[dict[str, str]]:
+        system = [] if self.system is None else [{"role": "system", "content": self.system}]
+        return [*system, {"role": "user", "content": question}]
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -1,0 +1,133 @@
+"""Check rows and turn them into questions and answers, or into plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from unlearun.data.sources import Row
+from unlearun.errors import all_at_once, closest
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Which key of a row holds what.
+
+    Attributes:
+        question: The prompt.
+        answer: What is learnt or unlearnt.
+        alternate: Another answer, for DPO; None for refusals.
+        paraphrase: The answer in other words.
+        perturbed: Wrong answers, a list.
+        text: Plain text, of a row without a question.
+        short_answer: The words that a right answer must hold.
+    """
+
+    question: str = "question"
+    answer: str = "answer"
+    alternate: str | None = None
+    paraphrase: str = "paraphrased_answer"
+    perturbed: str = "perturbed_answer"
+    text: str = "text"
+    short_answer: str = "short_answer"
+
+
+@dataclass(frozen=True)
+class Item:
+    """A row that has been checked.
+
+    Attributes:
+        origin: Where the row stands, for messages.
+        question: The prompt; None for plain text.
+        answer: The answer, or the text.
+        alternate: The row's own alternate answer, if any.
+        paraphrase: The answer in other words, if any.
+        perturbed: Wrong answers, maybe none.
+        short_answer: The words that a right answer must hold, if any.
+    """
+
+    origin: str
+    question: str | None
+    answer: str
+    alternate: str | None = None
+    paraphrase: str | None = None
+    perturbed: Sequence[str] = field(default=())
+    short_answer: str | None = None
+
+
+def check_rows(rows: Sequence[Row], keys: Keys, where: str, needs_alternate: bool = False) -> list[Item]:
+    """Check the keys and types of all rows of a set.
+
+    Args:
+        rows: What the source gave.
+        keys: Which key holds what.
+        where: The set, as messages should call it.
+        needs_alternate: Whether the alternate key, when there is one, must be in every row.
+
+    Returns:
+        One item a row, in the same order.
+
+    Raises:
+        UnlearunError: All problems at once, the first ten with row, key, what was found and what to do.
+    """
+    problems: list[str] = []
+    items = []
+    for row in rows:
+        before = len(problems)
+        item = _check(row, keys, needs_alternate, problems)
+        if len(problems) == before:
+            items.append(item)
+    if problems:
+        raise all_at_once(problems, where)
+    return items
+
+
+def _check(row: Row, keys: Keys, needs_alternate: bool, problems: list[str]) -> Item:
+    if keys.question not in row.values and keys.text in row.values:
+        return Item(row.origin, None, _text(row, keys.text, "text_key", problems) or "")
+    question = _text(row, keys.question, "question_key", problems)
+    answer = _text(row, keys.answer, "answer_key", problems)
+    alternate = None
+    if needs_alternate and keys.alternate is not None:
+        alternate = _text(row, keys.alternate, "alternate_key", problems)
+    return Item(
+        row.origin,
+        question or "",
+        answer or "",
+        alternate,
+        _text(row, keys.paraphrase, "paraphrase_key", problems) if keys.paraphrase in row.values else None,
+        _texts(row, keys.perturbed, "perturbed_key", problems) if keys.perturbed in row.values else (),
+        _text(row, keys.short_answer, "short_answer", problems) if keys.short_answer in row.values else None,
+    )
+
+
+def _text(row: Row, key: str, setting: str, problems: list[str]) -> str | None:
+    if key not in row.values:
+        found = ", ".join(map(str, row.values)) or "no keys"
+        problems.append(
+            f"{row.origin}: key {key!r} is missing (found: {found}).{closest(key, map(str, row.values))} "
+            f"Add it, or name another with {setting}"
+        )
+        return None
+    return _check_text(row.values[key], f"{row.origin}: key {key!r}", problems)
+
+
+def _check_text(value: object, place: str, problems: list[str]) -> str | None:
+    if not isinstance(value, str):
+        problems.append(f"{place} is {type(value).__name__} ({value!r:.30}); expected text, in quotes")
+        return None
+    if not value.strip():
+        problems.append(f"{place} is empty; write some text, or remove the row")
+        return None
+    return value
+
+
+def _texts(row: Row, key: str, setting: str, problems: list[str]) -> tuple[str, ...]:
+    values = row.values[key]
+    if isinstance(values, str):
+        values = [values]
+    if not isinstance(values, (list, tuple)) or not values:
+        problems.append(f"{row.origin}: key {key!r} is {values!r:.30}; expected a list of texts (see {setting})")
+        return ()
+    checked = [_check_text(value, f"{row.origin}: key {key!r}, entry {i}", problems) for i, value in enumerate(values)]
+    return tuple(text for text in checked if text is not None)

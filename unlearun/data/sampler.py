@@ -1,0 +1,154 @@
+"""Which rows go into which step, on which process: planned ahead, so that every batch knows its step's size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.utils.data import Dataset
+from torch.utils.data.distributed import DistributedSampler
+
+from unlearun.data.batch import Batch
+from unlearun.data.collate import collate, collate_filler
+from unlearun.data.formatting import Example
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The rows of one micro-batch on one process.
+
+    Attributes:
+        rows: Positions in the set; none where the last step has no row for this process.
+        step_tokens: Labelled tokens of the whole optimizer step, all micro-batches and processes.
+        step_rows: Its rows.
+        alternate_tokens: Labelled tokens of the same rows' alternate answers.
+    """
+
+    rows: tuple[int, ...]
+    step_tokens: int
+    step_rows: int
+    alternate_tokens: int = 0
+
+
+class RowStream:
+    """An endless stream of shuffled rows: each permutation is used up before the next begins.
+
+    It has no state: where row k stands follows from (seed, k) alone, so every process sees the same stream and a
+    resumed run goes on in it.
+
+    Args:
+        size: How many rows the set has.
+        seed: What the permutations are drawn from.
+        shuffle: False keeps the order of the set.
+    """
+
+    def __init__(self, size: int, seed: int, shuffle: bool = True) -> None:
+        self.size = size
+        self.seed = seed
+        self.shuffle = shuffle
+
+    def slice(self, start: int, stop: int) -> list[int]:
+        """Return the rows at positions ``start`` to ``stop`` of the stream."""
+        rows: list[int] = []
+        while start < stop:
+            cycle, offset = divmod(start, self.size)
+            taken = self._permutation(cycle)[offset : offset + stop - start]
+            rows += taken
+            start += len(taken)
+        return rows
+
+    def _permutation(self, cycle: int) -> list[int]:
+        if not self.shuffle:
+            return list(range(self.size))
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + cycle) % 2**63)
+        return torch.randperm(self.size, generator=generator).tolist()
+
+
+class StepSampler(DistributedSampler[Draw]):
+    """Yields a `Draw` for each micro-batch of an epoch.
+
+    An epoch takes ``epoch_rows`` rows of the stream, dealt out so that an optimizer step takes the same rows
+    whatever the split into micro-batches and processes. It is a DistributedSampler so that Lightning leaves it
+    alone and tells it the epoch.
+
+    Args:
+        lengths: Labelled tokens of each row.
+        stream: The order of the rows.
+        epoch_rows: How many rows an epoch takes: the size of the anchored set.
+        batch_size: Rows a micro-batch and process.
+        accumulate: Micro-batches an optimizer step.
+        rank: This process.
+        world_size: How many processes there are.
+        alternate_lengths: Labelled tokens of each row's alternate answer, if there are alternates.
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        stream: RowStream,
+        epoch_rows: int,
+        batch_size: int,
+        accumulate: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+        alternate_lengths: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(range(epoch_rows), num_replicas=world_size, rank=rank, shuffle=False)  # type: ignore[arg-type]
+        self.lengths = lengths
+        self.alternate_lengths = alternate_lengths
+        self.stream = stream
+        self.epoch_rows = epoch_rows
+        self.batch_size = batch_size
+        self.accumulate = accumulate
+
+    def __len__(self) -> int:
+        """Return the number of micro-batches an epoch, the same on all processes."""
+        return -(-self.epoch_rows // (self.batch_size * self.num_replicas))
+
+    def __iter__(self) -> Iterator[Draw]:
+        first = self.epoch * self.epoch_rows
+        rows = self.stream.slice(first, first + self.epoch_rows)
+        micro = self.batch_size * self.num_replicas
+        step = micro * self.accumulate
+        for start in range(0, len(rows), step):
+            window = rows[start : start + step]
+            tokens = sum(self.lengths[row] for row in window)
+            alternate = sum(self.alternate_lengths[row] for row in window) if self.alternate_lengths else 0
+            for offset in range(0, len(window), micro):
+                share = window[offset : offset + micro]
+                # A full micro-batch is dealt in blocks, the last and smaller one evenly.
+                size = -(-len(share) // self.num_replicas)
+                mine = tuple(share[self.rank * size : (self.rank + 1) * size])
+                yield Draw(mine, tokens, len(window), alternate)
+
+
+class DrawnBatches(Dataset[Batch]):
+    """Makes the batch of a `Draw`; a plain number gives that row alone.
+
+    Args:
+        examples: The rows of a set.
+        pad_id: What stands in padding.
+        alternates: The same rows with other answers, if the method needs them.
+    """
+
+    def __init__(self, examples: Sequence[Example], pad_id: int, alternates: Sequence[Example] | None = None) -> None:
+        self.examples = examples
+        self.pad_id = pad_id
+        self.alternates = alternates
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, draw: Draw | int) -> Batch:
+        if isinstance(draw, int):
+            draw = Draw((draw,), self.examples[draw].labelled, 1)
+        batch = self._collate(self.examples, draw, draw.step_tokens)
+        if self.alternates is not None:
+            batch.alternate = self._collate(self.alternates, draw, draw.alternate_tokens or None)
+        return batch
+
+    def _collate(self, examples: Sequence[Example], draw: Draw, step_tokens: int | None) -> Batch:
+        if not draw.rows:
+            return collate_filler(examples[0], self.pad_id, step_tokens, draw.step_rows)
+        return collate([examples[row] for row in draw.rows], self.pad_id, step_tokens, draw.step_rows)

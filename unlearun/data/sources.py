@@ -1,0 +1,203 @@
+"""Where rows come from: JSON files, Hugging Face datasets, Python lists; checked before any model is loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unlearun.errors import UnlearunError, all_at_once, closest
+from unlearun.shipped import find_asset
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    Source = str | dict[str, Any] | list[dict[str, Any]] | Dataset
+else:  # the command line can name a source, but not hold a Dataset object
+    Source = str | dict[str, Any] | list[dict[str, Any]]
+
+SOURCE_KEYS = ("path", "name", "split", "revision")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One object of a source.
+
+    Attributes:
+        values: Its keys and values.
+        origin: Where it stands, for messages: ``forget.json, line 3``.
+    """
+
+    values: Mapping[str, Any]
+    origin: str
+
+
+def read_rows(source: Source, where: str) -> list[Row]:
+    """Read all rows of a source.
+
+    Args:
+        source: A ``.json`` or ``.jsonl`` file (a list of objects, or one object a line), a file that ships with
+            the package (``pocket/forget.json``), the id of a dataset on the Hugging Face hub, a mapping with
+            ``path`` and any of ``name``, ``split``, ``revision``, a ``datasets.Dataset``, or a list of dicts.
+            In a file, ``split`` picks the rows whose ``split`` key has that value.
+        where: The set that the source is for, as messages should call it.
+
+    Returns:
+        The rows, at least one.
+
+    Raises:
+        UnlearunError: The source does not exist, is empty or broken; the message names file, line and remedy.
+    """
+    if isinstance(source, str):
+        source = {"path": source}
+    rows = _read_named(source, where) if isinstance(source, Mapping) else list(_read_objects(source, where))
+    if not rows:
+        raise UnlearunError(f"{where}: {_title(source)} holds no rows; expected at least one")
+    return rows
+
+
+def _read_named(source: Mapping[str, Any], where: str) -> list[Row]:
+    unknown = [key for key in source if key not in SOURCE_KEYS]
+    if unknown or not isinstance(source.get("path"), str):
+        found = f"unknown key {unknown[0]!r}.{closest(unknown[0], SOURCE_KEYS)}" if unknown else "no path"
+        raise UnlearunError(f"{where}: {found} A source has the keys {', '.join(SOURCE_KEYS)}; path is required")
+    path: str = source["path"]
+    split = source.get("split")
+    file = Path(path)
+    if not file.exists() and (asset := find_asset(path)):
+        file = asset
+    if file.is_dir():
+        raise UnlearunError(f"{where}: {path} is a folder; name a .json or .jsonl file in it")
+    if file.is_file():
+        rows = _read_file(file)
+        if split is None:
+            return rows
+        chosen = [row for row in rows if row.values.get("split") == split]
+        if not chosen:
+            seen = sorted({str(row.values.get("split")) for row in rows})
+            raise UnlearunError(f"{where}: no row of {path} has split {split!r}; found {', '.join(seen)}")
+        return chosen
+    if file.suffix in (".json", ".jsonl") or path.count("/") > 1 or path.startswith((".", "/", "~")):
+        siblings = [entry.name for entry in file.parent.iterdir()] if file.parent.is_dir() else []
+        raise UnlearunError(f"{where}: there is no file {path}.{closest(file.name, siblings)}")
+    return list(_read_objects(_load_hub({"split": "train", **source}, where), where))
+
+
+def _load_hub(source: Mapping[str, Any], where: str) -> Any:  # noqa: ANN401 - datasets has no common type
+    from datasets import load_dataset
+
+    try:
+        return load_dataset(
+            source["path"], name=source.get("name"), split=source["split"], revision=source.get("revision")
+        )
+    except Exception as error:  # datasets raises many kinds: network, missing id, wrong config or split
+        raise UnlearunError(
+            f"{where}: {source['path']!r} is no file here, and could not be loaded as a dataset of the Hugging Face "
+            f"hub ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}); "
+            "check the id, name, split and the network"
+        ) from error
+
+
+def _read_objects(source: Any, where: str) -> Iterator[Row]:  # noqa: ANN401 - a list or a Dataset
+    title = _title(source)
+    if hasattr(source, "keys") or not hasattr(source, "__iter__"):
+        raise UnlearunError(
+            f"{where}: expected a path, a list of dicts or a datasets.Dataset, found {title}"
+            + ("; choose one of its splits" if hasattr(source, "keys") else "")
+        )
+    for index, values in enumerate(source):
+        origin = f"{title}, row {index}"
+        if not isinstance(values, Mapping):
+            raise UnlearunError(f"{origin}: expected an object with keys, found {type(values).__name__}")
+        yield Row(values, origin)
+
+
+def _title(source: Any) -> str:  # noqa: ANN401 - any kind of source
+    if isinstance(source, Mapping):
+        return str(source.get("path", "the source"))
+    if isinstance(source, list):
+        return "the list"
+    return f"the {type(source).__name__}"
+
+
+def _read_file(file: Path) -> list[Row]:
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise UnlearunError(f"{file}, line {line}: not UTF-8 text; save the file as UTF-8") from error
+    except OSError as error:
+        raise UnlearunError(f"{file} cannot be read: {error.strerror}") from error
+    if not text.strip():
+        raise UnlearunError(f"{file} is empty; expected a list of objects, or one object a line")
+    parse = _parse_list if text.lstrip().startswith("[") else _parse_lines
+    problems: list[str] = []
+    rows: list[Row] = []
+    for line, value in parse(text, problems):
+        if isinstance(value, dict):
+            rows.append(Row(value, f"{file}, line {line}"))
+        else:
+            problems.append(f"line {line}: expected an object with keys, found {_short(value)}")
+    if problems:
+        raise all_at_once(problems, str(file))
+    return rows
+
+
+def _parse_lines(text: str, problems: list[str]) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                value = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                problems.append(_broken(number, error))
+            else:
+                yield number, value
+
+
+def _parse_list(text: str, problems: list[str]) -> Iterator[tuple[int, Any]]:
+    decoder = json.JSONDecoder()
+    at, counted, number = text.index("[") + 1, 0, 1
+    first = True
+    while True:
+        at = _skip(text, at, " \t\r\n")
+        if first and text[at : at + 1] == "]":
+            break
+        number, counted = number + text.count("\n", counted, at), at
+        try:
+            value, at = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError) as error:
+            line = getattr(error, "lineno", number)
+            problems.append(_broken(line, error))
+            return  # where the next object starts is anyone's guess
+        yield number, value
+        first = False
+        at = _skip(text, at, " \t\r\n")
+        if text[at : at + 1] == "]":
+            break
+        if text[at : at + 1] != ",":
+            line = text.count("\n", 0, at) + 1
+            problems.append(f"line {line}: expected ',' or ']' after an object, found {_short(text[at : at + 10])}")
+            return
+        at += 1
+    at = _skip(text, at + 1, " \t\r\n")
+    if at < len(text):
+        line = text.count("\n", 0, at) + 1
+        problems.append(f"line {line}: text after the end of the list: {_short(text[at : at + 20])}")
+
+
+def _skip(text: str, at: int, characters: str) -> int:
+    while at < len(text) and text[at] in characters:
+        at += 1
+    return at
+
+
+def _broken(line: int, error: Exception) -> str:
+    reason = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deep"
+    return f"line {line}: broken JSON ({reason}); expected a list of objects, or one object a line"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -1,0 +1,52 @@
+"""The error that a user can mend."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+SHOWN = 10
+
+
+class UnlearunError(Exception):
+    """A mistake in input or setting; the message says what was found, what was expected and what to do."""
+
+
+def closest(word: str, candidates: Iterable[str]) -> str:
+    """Return a hint that names the candidate nearest to a misspelt word.
+
+    Args:
+        word: What the user wrote.
+        candidates: What would have been right.
+
+    Returns:
+        ``" Did you mean 'x'?"``, or an empty string when nothing is near.
+
+    >>> closest("steering_coef", ["steering_coeff", "gamma"])
+    " Did you mean 'steering_coeff'?"
+    >>> closest("zzz", ["gamma"])
+    ''
+    """
+    names = list(candidates)
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    if not near:  # capitals are a slip of their own: "rmu" for "RMU"
+        lowered = {name.lower(): name for name in names}
+        near = [lowered[match] for match in difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)]
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def all_at_once(problems: list[str], where: str) -> UnlearunError:
+    """Make one error of all problems of a source: the first ten, and a count of the rest.
+
+    Args:
+        problems: One sentence a problem.
+        where: The source that has them.
+
+    Returns:
+        The error, ready to be raised.
+    """
+    lines = [f"{where}: {len(problems)} problem{'s' if len(problems) > 1 else ''}"]
+    lines += [f"  {problem}" for problem in problems[:SHOWN]]
+    if len(problems) > SHOWN:
+        lines.append(f"  ... and {len(problems) - SHOWN} more")
+    return UnlearunError("\n".join(lines))

@@ -1,0 +1,80 @@
+"""Turn jsonargparse's complaints into one sentence that says what may be meant."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Sequence
+
+import torch
+from lightning.pytorch import Trainer
+
+from unlearun.data import UnlearningDataModule
+from unlearun.errors import closest
+from unlearun.methods import METHODS
+
+TOP = ("config", "seed_everything", "trainer", "model", "data", "optimizer", "lr_scheduler", "output_dir", "ckpt_path")
+HINT = " All options: unlearun fit --help; of a method: unlearun fit --model NAME --help"
+
+
+def explain(message: str) -> str:
+    """Shorten a complaint of the parser, and add what may be meant.
+
+    Args:
+        message: What jsonargparse or argparse said.
+
+    Returns:
+        A sentence or, for what is not about a name, the complaint on fewer lines.
+    """
+    group = found[1] if (found := re.search(r'Parser key "([\w.]+)"', message)) else ""
+    if found := re.search(r"Expected a dot import path string: (\S+)", message):
+        return _unknown_class(group, found[1])
+    if found := re.search(r"Option '([^']+)' is not accepted", message):
+        return _unknown(f"{group}." if group else "", found[1])
+    if found := re.search(r"does not accept (?:option|nested key) '([^']+)'", message):
+        return _unknown("", found[1])
+    if found := re.search(r"[Uu]nrecognized arguments: (?:--)?([\w.\-]+)", message):
+        return _unknown("", found[1].partition("=")[0])
+    if found := re.search(r"arguments are required: (.+)", message):
+        keys = [re.sub(r"^(fit|validate|test|predict)\.", "", key.strip()) for key in found[1].split(",")]
+        return f"missing: {', '.join(f'--{key}' for key in keys)}; give them, or start from a config: --config rmu"
+    if found := re.search(r'- Parser key "([\w.]+)": Expected an? <class \'(\w+)\'>. Got value: (.*)', message):
+        return f"{group}.{found[1]} is {found[3].strip()!r}; expected {found[2]}"
+    if found := re.search(r"Given value: (.*)", message, re.DOTALL):
+        expected = dict.fromkeys(re.findall(r"Expected an? <class '(\w+)'>", message))
+        kinds = " or ".join(expected).replace("NoneType", "null") or "another kind of value"
+        return f"{group} is {found[1].strip()!r}; expected {kinds}"
+    return " ".join(message.split())
+
+
+def _unknown_class(group: str, name: str) -> str:
+    bases = {"model": METHODS, "optimizer": torch.optim.Optimizer.__subclasses__()}
+    names = sorted({cls.__name__ for cls in bases.get(group, ())})
+    known = f" Known: {', '.join(names)}" if names else ""
+    return f"there is no class {name!r} for {group or 'this option'}.{closest(name, names)}{known}"
+
+
+def _unknown(group: str, key: str) -> str:
+    name = key if key.startswith(group) else group + key
+    known = list(known_keys())
+    first = name.partition(".")[0]
+    # The slip may be in the first word: "modell.class_path".
+    hint = closest(name, known) if first in TOP else closest(first, TOP)
+    return f"there is no option {name!r}.{hint}{HINT}"
+
+
+def known_keys() -> Iterator[str]:
+    """Yield every key that a config may have: those of the Trainer, the data, all methods and the optimizer."""
+    yield from TOP
+    groups: dict[str, Sequence[type]] = {
+        "trainer": [Trainer],
+        "data": [UnlearningDataModule],
+        "model": METHODS,
+        "optimizer": [torch.optim.AdamW],
+    }
+    for group, classes in groups.items():
+        for owner in {base for cls in classes for base in cls.__mro__ if "__init__" in vars(base)}:
+            signature = inspect.signature(owner.__init__)  # type: ignore[misc]
+            for name, parameter in signature.parameters.items():
+                if name not in ("self", "args", "kwargs") and parameter.kind is not parameter.VAR_KEYWORD:
+                    yield f"{group}.{name}"

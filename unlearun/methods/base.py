@@ -1,0 +1,395 @@
+"""What all methods share: the model, the total loss, its scaling, logging, the optimizer, evaluation.
+
+Shapes: B rows, T tokens.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import instantiate_class
+from torch import Tensor
+
+from unlearun.data import Batch, Example, UnlearningDataModule
+from unlearun.errors import UnlearunError
+from unlearun.metrics import Evaluation, EvaluationSuite
+from unlearun.models import (
+    CHECKPOINT_KEY,
+    FrozenCopy,
+    ModelLike,
+    Policy,
+    Reference,
+    TokenizerLike,
+    greedy_answers,
+    load_model,
+    load_tokenizer,
+)
+from unlearun.ops import token_kl
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+# The optimizer of every method unless another is given, in the form that configs have.
+OPTIMIZER: dict[str, Any] = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-5}}
+
+
+class Term(NamedTuple):
+    """One part of the loss, as a sum over what is here.
+
+    Attributes:
+        total: The sum over tokens or rows of this micro-batch.
+        over: By what it is divided: tokens or rows of the whole optimizer step.
+    """
+
+    total: Tensor
+    over: int
+
+    def mean(self) -> Tensor:
+        """Return this micro-batch's share of the mean over the optimizer step."""
+        return self.total / max(self.over, 1)
+
+
+class UnlearningMethod(LightningModule):
+    """Base of all methods: minimises gamma * forget_loss + alpha * retain_loss.
+
+    A method overrides `forget_loss`, rarely `retain_loss`, and says what it needs of a reference.
+
+    Args:
+        model: A hub id, a folder, a GGUF file, ``pocket`` (ships with the package), or a model object.
+        tokenizer: A hub id, a folder or a tokenizer object. None: the model's own.
+        reference: The frozen model that a loss compares with. None: the model as it is at the start.
+        gamma: Weight of the forget loss.
+        alpha: Weight of the retain loss.
+        retain_loss_type: "NLL", the negative log-likelihood of the retain answers, or "KL", the divergence from
+            the reference on them; both are means over tokens.
+        gradient_checkpointing: Whether activations are computed again in the backward pass, to save memory.
+        dtype: What the weights are kept in; the computing precision is the Trainer's.
+
+    Attributes:
+        trained_sets: The sets that the loss reads.
+        needs_alternate: Whether forget batches must carry an alternate answer.
+    """
+
+    trained_sets: ClassVar[tuple[str, ...]] = ("forget", "retain")
+    needs_alternate: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        model: ModelLike,
+        tokenizer: TokenizerLike | None = None,
+        reference: ModelLike | None = None,
+        gamma: float = 1.0,
+        alpha: float = 1.0,
+        retain_loss_type: Literal["NLL", "KL"] = "NLL",
+        gradient_checkpointing: bool = False,
+        dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32",
+    ) -> None:
+        super().__init__()
+        if retain_loss_type not in ("NLL", "KL"):
+            raise UnlearunError(f"retain_loss_type is {retain_loss_type!r}; expected 'NLL' or 'KL'")
+        check_bounds(gamma=(gamma, 0.0), alpha=(alpha, 0.0))
+        self.gamma = gamma
+        self.alpha = alpha
+        self.retain_loss_type = retain_loss_type
+        self.gradient_checkpointing = gradient_checkpointing
+        self.dtype_name = dtype
+        self.model_name = model if isinstance(model, str) else None
+        self.optimizer: dict[str, Any] = OPTIMIZER
+        self.lr_scheduler: dict[str, Any] | None = None
+        self.evaluation: Evaluation | None = None
+        self._suite: EvaluationSuite | None = None
+        self._tokenizer = tokenizer
+        self._given_reference = reference
+        self._reference: Reference | None = None
+        self._step_parts: dict[str, Tensor] = {}
+        self.policy: Policy
+        if not isinstance(model, str):
+            self._adopt(model)
+            # The weights may change before the first step asks for the reference, so it is made here.
+            if self.needs_reference:
+                self._reference = self._make_reference()
+
+    # ---- what a method says ---------------------------------------------------------------------------------
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the loss reads the frozen model."""
+        return self.retain_loss_type == "KL" and "retain" in self.trained_sets and self.alpha > 0
+
+    def forget_loss(self, batch: Batch) -> Term:
+        """Return what is minimised on the forget set.
+
+        Args:
+            batch: Rows of the forget set.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must say what its forget loss is")
+
+    def retain_loss(self, batch: Batch) -> Term:
+        """Return what is minimised on the retain set.
+
+        Args:
+            batch: Rows of the retain set.
+        """
+        if self.retain_loss_type == "KL":
+            divergence = token_kl(self.reference.logits(batch), self.policy(batch, "logits"))
+            return Term(divergence.sum(), batch.token_count)
+        return Term(-self.policy(batch, "logprobs").sum(), batch.token_count)
+
+    def choose_trainable(self) -> None:
+        """Freeze what the method does not train; by default nothing."""
+
+    # ---- the model ------------------------------------------------------------------------------------------
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The transformers model inside."""
+        if "policy" not in self._modules:
+            raise UnlearunError("the model is loaded when the Trainer starts; call configure_model() to load it now")
+        return self.policy.model
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer, loaded when first asked for.
+
+        Raises:
+            UnlearunError: The model came as an object and no tokenizer was given.
+        """
+        if self._tokenizer is None or isinstance(self._tokenizer, str):
+            source = self._tokenizer or self.model_name or self.model.config.name_or_path
+            if not source:
+                raise UnlearunError("the model is an object without a name; give its tokenizer too: tokenizer=...")
+            self._tokenizer = load_tokenizer(source)
+        return self._tokenizer
+
+    @property
+    def reference(self) -> Reference:
+        """The frozen model, made when first asked for."""
+        if self._reference is None:
+            self._reference = self._make_reference()
+        return self._reference
+
+    def configure_model(self) -> None:
+        """Load the model, once; Lightning calls this after the data has been checked."""
+        if "policy" not in self._modules:
+            if self.model_name is None:
+                raise UnlearunError("there is no model to load")
+            self._adopt(load_model(self.model_name, self.dtype_name))
+        # Before a checkpoint is restored: the reference is the start, not where a resumed run stands.
+        if self.needs_reference and self._reference is None and self._is_fitting():
+            self._reference = self._make_reference()
+
+    def _adopt(self, model: PreTrainedModel) -> None:
+        self.policy = Policy(model)
+        self.choose_trainable()
+        if self.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+
+    def _make_reference(self) -> Reference:
+        given = self._given_reference
+        if given is None:
+            return FrozenCopy(self.policy)
+        return FrozenCopy(Policy(load_model(given, self.dtype_name) if isinstance(given, str) else given))
+
+    def _is_fitting(self) -> bool:
+        return self._trainer is not None and self._trainer.state.fn == "fit"
+
+    # ---- training -------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: dict[str, Batch], batch_idx: int) -> Tensor:
+        """Compute the loss of one micro-batch.
+
+        Args:
+            batch: The forget batch and, where the method has a retain term, the retain batch.
+            batch_idx: Not used.
+
+        Returns:
+            A scalar whose gradients, summed as Lightning does over micro-batches and processes, are those of the
+            mean over the whole optimizer step.
+        """
+        loss, parts = self.total_loss(batch)
+        for name, value in parts.items():
+            self._step_parts[name] = self._step_parts.get(name, torch.zeros_like(value)) + value
+        if self._trainer is None:
+            return loss
+        # Lightning divides by the accumulation and averages over processes; our denominators know both already.
+        return loss * self._trainer.accumulate_grad_batches * self._trainer.world_size
+
+    def total_loss(self, batch: dict[str, Batch]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute gamma * forget_loss + alpha * retain_loss.
+
+        Args:
+            batch: As `training_step` takes it.
+
+        Returns:
+            The scalar to differentiate, and its detached parts by name.
+
+        Raises:
+            UnlearunError: A set is missing from the batch.
+        """
+        missing = [name for name in self.trained_sets if name not in batch]
+        if missing:
+            raise UnlearunError(
+                f"{type(self).__name__} trains on {' and '.join(self.trained_sets)}; the batch has only "
+                f"{', '.join(batch) or 'nothing'}: add {missing[0]}"
+            )
+        parts = {}
+        loss = torch.zeros((), device=self.device)
+        if "forget" in self.trained_sets:
+            parts["forget_loss"] = self.forget_loss(batch["forget"]).mean()
+            loss = loss + self.gamma * parts["forget_loss"]
+        if "retain" in self.trained_sets and self.alpha > 0:
+            parts["retain_loss"] = self.retain_loss(batch["retain"]).mean()
+            loss = loss + self.alpha * parts["retain_loss"]
+        detached = {name: value.detach() for name, value in parts.items()}
+        return loss, {"loss": loss.detach(), **detached}
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Log the parts of the loss, summed over the micro-batches and processes of the step."""
+        for name, value in self._step_parts.items():
+            self.log(f"train/{name}", value, prog_bar=True, sync_dist=True, reduce_fx="sum", batch_size=1)
+        self._step_parts = {}
+
+    def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning takes many forms
+        """Build the optimizer over the trained parameters, and the scheduler, stepped once an epoch."""
+        trained = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
+        optimizer = instantiate_class(trained, self.optimizer)
+        if self.lr_scheduler is None:
+            return optimizer
+        scheduler = instantiate_class(optimizer, self.lr_scheduler)
+        if monitor := getattr(scheduler, "monitor", None):
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": monitor}}
+        return [optimizer], [scheduler]
+
+    # ---- evaluation -----------------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        """Make metrics for the sets that are evaluated."""
+        self._start_evaluation(self.trainer.val_dataloaders)
+
+    def on_test_epoch_start(self) -> None:
+        """Make metrics for the sets that are evaluated."""
+        self._start_evaluation(self.trainer.test_dataloaders)
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Feed one batch to all metrics of its set.
+
+        Args:
+            batch: Rows of one set.
+            batch_idx: Not used.
+            dataloader_idx: Which set.
+        """
+        if self._suite is None:
+            raise UnlearunError("validation_step runs inside the Trainer's validation only")
+        self._suite.update(self._suite.sets[dataloader_idx], self.policy(batch, "stats"), batch)
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """See `validation_step`."""
+        self.validation_step(batch, batch_idx, dataloader_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Compute all metrics, keep them in ``evaluation`` and log them."""
+        if self._suite is None:
+            return
+        step = 0 if self.trainer.sanity_checking else self.trainer.global_step
+        self.evaluation = self._suite.compute(step)
+        if self.trainer.sanity_checking:  # Lightning keeps no values of this pass; ours is a real step 0
+            for logger in self.trainer.loggers:
+                logger.log_metrics(self.evaluation.summary, step=0)
+        else:
+            self.log_dict(self.evaluation.summary, batch_size=1, sync_dist=True)
+
+    def on_test_epoch_end(self) -> None:
+        """See `on_validation_epoch_end`."""
+        self.on_validation_epoch_end()
+
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[int, str]:
+        """Answer the questions of one batch.
+
+        Args:
+            batch: Rows of one set.
+            batch_idx: Not used.
+            dataloader_idx: Which set.
+
+        Returns:
+            The generated answer for each example id.
+        """
+        data = self._data()
+        ids = [] if batch.example_id is None else batch.example_id.tolist()
+        name = list(data.evaluated)[dataloader_idx]
+        rows = {example.example_id: example for example in data.evaluated_examples(name)}
+        known = [rows[example_id] for example_id in ids if example_id in rows]
+        return dict(zip([row.example_id for row in known], self.answer(known), strict=True))
+
+    def answer(self, examples: Sequence[Example]) -> list[str]:
+        """Answer the questions of some rows greedily, as the datamodule of the Trainer formats them.
+
+        Args:
+            examples: Rows of its sets.
+
+        Returns:
+            One text a row.
+        """
+        data = self._data()
+        if data.formatter is None or not examples:
+            return []
+        return greedy_answers(self.policy, data.formatter, examples, data.max_new_tokens)
+
+    def _data(self) -> UnlearningDataModule:
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, UnlearningDataModule):
+            raise UnlearunError("generating answers needs an UnlearningDataModule; give it to the Trainer")
+        return data
+
+    def _start_evaluation(self, loaders: Any) -> None:  # noqa: ANN401 - what the datamodule returned
+        names = list(loaders) if isinstance(loaders, dict) else [f"set{i}" for i in range(_count(loaders))]
+        if self._suite is None or list(self._suite.sets) != names:
+            self._suite = EvaluationSuite(names)
+        self._suite.to(self.device)
+
+    # ---- checkpoints ----------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what an export needs, all of it plain values."""
+        name = self._tokenizer if isinstance(self._tokenizer, str) else getattr(self._tokenizer, "name_or_path", None)
+        checkpoint[CHECKPOINT_KEY] = {
+            "method": type(self).__name__,
+            "model": self.model_name or self.model.config.name_or_path or None,
+            "tokenizer": name or self.model_name,
+            "model_config": {"model_type": self.model.config.model_type, **_plain(self.model.config.to_dict())},
+        }
+
+
+def check_bounds(**bounds: tuple[float, float]) -> None:
+    """Check that numbers are finite and not below a least value.
+
+    Args:
+        bounds: For each name, the value and the least it may be.
+
+    Raises:
+        UnlearunError: All that are out of range.
+    """
+    problems = [
+        f"{name} is {value}; it must be a number of at least {least:g}"
+        for name, (value, least) in bounds.items()
+        if not least <= value < float("inf")
+    ]
+    if problems:
+        raise UnlearunError("; ".join(problems))
+
+
+def _count(loaders: Any) -> int:  # noqa: ANN401 - a loader or a list of them
+    return len(loaders) if isinstance(loaders, (list, tuple)) else 1
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [_plain(inner) for inner in value]
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)

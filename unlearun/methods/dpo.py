@@ -1,0 +1,72 @@
+"""DPO: prefer another answer to the one to be forgotten.
+
+Shapes: B rows, T tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from unlearun.data import Batch
+from unlearun.errors import UnlearunError
+from unlearun.methods.base import Term, UnlearningMethod, check_bounds
+from unlearun.models import ModelLike
+from unlearun.ops import sequence_logprobs
+
+
+def dpo_loss(alternate_gain: Tensor, original_gain: Tensor, counts: Tensor, beta: float) -> Tensor:
+    """Sum -(2/β) log σ(β (alternate gain - original gain)) over the rows.
+
+    Args:
+        alternate_gain: ``(B,)`` S - S_ref of the alternate answers, in nats.
+        original_gain: ``(B,)`` S - S_ref of the answers to forget.
+        counts: ``(B,)`` labelled tokens of each row; a row without any counts for nothing.
+        beta: Inverse temperature, above 0.
+
+    Returns:
+        A scalar, never below 0; (2/β) log 2 a row at the start.
+
+    Source: Rafailov 2023 (2305.18290), equation 7; Zhang 2024 (2404.05868) for the factor 2/β.
+    """
+    losses = -2 / beta * logsigmoid(beta * (alternate_gain - original_gain))
+    return (losses * (counts > 0)).sum()
+
+
+class DPO(UnlearningMethod):
+    """Direct preference optimization: the alternate answer (a refusal, unless rows have one) over the original.
+
+    Source: Rafailov 2023, "Direct Preference Optimization" (2305.18290), as Zhang 2024 (2404.05868) uses it to
+    forget.
+
+    Args:
+        model: A hub id, a folder, a GGUF file, ``pocket`` (ships with the package), or a model object.
+        beta: Inverse temperature; lower lets the model move further from the reference.
+        kwargs: See `UnlearningMethod`.
+    """
+
+    needs_alternate: ClassVar[bool] = True
+
+    def __init__(self, model: ModelLike, beta: float = 0.1, **kwargs: Any) -> None:
+        check_bounds(beta=(beta, 1e-6))
+        super().__init__(model, **kwargs)
+        self.beta = beta
+
+    @property
+    def needs_reference(self) -> bool:
+        """The forget loss reads it."""
+        return True
+
+    def forget_loss(self, batch: Batch) -> Term:
+        """Return the row mean of the DPO loss."""
+        if batch.alternate is None:
+            raise UnlearunError("DPO needs alternate answers: a Batch with `alternate`")
+        loss = dpo_loss(self._gain(batch.alternate), self._gain(batch), batch.mask.sum(-1), self.beta)
+        return Term(loss, batch.row_count)
+
+    def _gain(self, batch: Batch) -> Tensor:
+        """Return S - S_ref of each row, ``(B,)``."""
+        total, _ = sequence_logprobs(self.policy(batch, "logprobs"), batch.mask)
+        return total - self.reference.sequence_logprobs(batch)

@@ -1,0 +1,25 @@
+"""The network: loading it, running it, freezing a reference of it, writing it."""
+
+from unlearun.models.export import CHECKPOINT_KEY, export_checkpoint, save_folder
+from unlearun.models.generation import greedy_answers
+from unlearun.models.layers import check_layer, find_layers, output_projection
+from unlearun.models.loading import ModelLike, TokenizerLike, load_model, load_tokenizer
+from unlearun.models.policy import Policy
+from unlearun.models.reference import FrozenCopy, Reference
+
+__all__ = [
+    "CHECKPOINT_KEY",
+    "FrozenCopy",
+    "ModelLike",
+    "Policy",
+    "Reference",
+    "TokenizerLike",
+    "check_layer",
+    "export_checkpoint",
+    "find_layers",
+    "greedy_answers",
+    "load_model",
+    "load_tokenizer",
+    "output_projection",
+    "save_folder",
+]

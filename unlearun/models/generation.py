@@ -1,0 +1,57 @@
+"""Greedy answers to questions, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from unlearun.models.policy import Policy
+
+if TYPE_CHECKING:
+    from unlearun.data import Example, Formatter
+
+
+def greedy_answers(
+    policy: Policy,
+    formatter: Formatter,
+    examples: Sequence[Example],
+    max_new_tokens: int = 48,
+    batch_size: int = 16,
+) -> list[str]:
+    """Let the model answer the questions of some rows.
+
+    Args:
+        policy: The model.
+        formatter: What made the rows.
+        examples: Rows; a plain text is continued after its first 32 tokens at most.
+        max_new_tokens: At most so many tokens an answer.
+        batch_size: Questions at a time.
+
+    Returns:
+        One text a row, in the order given, without special tokens.
+    """
+    tokenizer, end_ids = formatter.tokenizer, [formatter.end_id]
+    if tokenizer.eos_token_id is not None and tokenizer.eos_token_id != formatter.end_id:
+        end_ids.append(int(tokenizer.eos_token_id))
+    prompts = [_prompt(example) for example in examples]
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    device = next(policy.parameters()).device
+    answers = [""] * len(prompts)
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        longest = max(len(prompts[i]) for i in chosen)
+        pads = [longest - len(prompts[i]) for i in chosen]
+        ids = torch.tensor([[end_ids[0]] * pad + prompts[i] for pad, i in zip(pads, chosen, strict=True)])
+        mask = torch.tensor([[0] * pad + [1] * (longest - pad) for pad in pads])
+        new = policy.generate(ids.to(device), mask.to(device), max_new_tokens, end_ids).tolist()
+        for i, tokens in zip(chosen, new, strict=True):
+            length = next((at for at, token in enumerate(tokens) if token in end_ids), len(tokens))
+            answers[i] = str(tokenizer.decode(tokens[:length], skip_special_tokens=True)).strip()
+    return answers
+
+
+def _prompt(example: Example) -> list[int]:
+    cut = example.start if example.item.question is not None else min(32, -(-len(example.input_ids) // 2))
+    return list(example.input_ids[:cut])

@@ -1,0 +1,148 @@
+"""Load a causal LM and its tokenizer: from the hub, a folder, a GGUF file, or what ships with the package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from unlearun.errors import UnlearunError, closest
+from unlearun.shipped import find_asset
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    ModelLike = str | PreTrainedModel
+    TokenizerLike = str | PreTrainedTokenizerBase
+else:  # the command line can name a model, but not hold an object
+    ModelLike = str
+    TokenizerLike = str
+
+POCKET = {"pocket": "pocket/target", "pocket-gold": "pocket/gold"}
+
+
+def locate(model: str) -> tuple[str, dict[str, str]]:
+    """Say how transformers finds a model.
+
+    Args:
+        model: A hub id, a folder, a GGUF file, ``pocket`` (the small model that ships with the package) or
+            ``pocket-gold`` (the same, trained without the forget rows).
+
+    Returns:
+        The first argument of ``from_pretrained``, and further ones.
+
+    Raises:
+        UnlearunError: A local path does not exist or holds no model.
+    """
+    if model in POCKET and not Path(model).exists():
+        asset = find_asset(POCKET[model])
+        if asset is None:
+            raise UnlearunError(f"the {model} model is missing from this installation; install unlearun again")
+        return str(asset), {}
+    path = Path(model).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise UnlearunError(f"the folder {model} holds no config.json, so it is no Hugging Face model")
+        return str(path), {}
+    if path.is_file():
+        if path.suffix.lower() != ".gguf":
+            raise UnlearunError(f"{model} is a file, but not a .gguf file; name a folder, a GGUF file or a hub id")
+        return str(path.parent), {"gguf_file": path.name}
+    if path.suffix.lower() == ".gguf" or model.count("/") > 1 or model.startswith((".", "/", "~")):
+        siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise UnlearunError(f"there is no model at {model}.{closest(path.name, siblings)}")
+    return model, {}
+
+
+def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
+    """Load a tokenizer.
+
+    Args:
+        model: See `locate`.
+
+    Returns:
+        The tokenizer.
+
+    Raises:
+        UnlearunError: There is none, or it cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    where, how = locate(model)
+    _need_gguf(how)
+    with _quiet(), _explained(model, "tokenizer"):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(where, **how)
+    return tokenizer
+
+
+def load_model(model: str, dtype: str = "float32") -> PreTrainedModel:
+    """Load a causal LM.
+
+    Args:
+        model: See `locate`.
+        dtype: What its weights are kept in.
+
+    Returns:
+        The model, free of any quantisation mark, so that it can be saved again.
+
+    Raises:
+        UnlearunError: There is no such model, it is no causal LM, or it cannot be read.
+    """
+    from transformers import AutoModelForCausalLM
+
+    where, how = locate(model)
+    _need_gguf(how)
+    with _quiet(), _explained(model, "model"):
+        loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(where, dtype=getattr(torch, dtype), **how)
+    if how:
+        _clear_quantisation(loaded)
+    return loaded
+
+
+def _need_gguf(how: dict[str, str]) -> None:
+    if how:
+        from importlib.util import find_spec
+
+        if find_spec("gguf") is None:
+            raise UnlearunError("reading GGUF files needs the package gguf; pip install 'unlearun[gguf]'")
+
+
+def _clear_quantisation(model: PreTrainedModel) -> None:
+    """Forget that the weights came out of a quantised file: they are plain now, and save_pretrained must not refuse."""
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    unset: dict[str, Any] = {"hf_quantizer": None, "is_quantized": False, "quantization_method": None}
+    for name, value in unset.items():
+        if hasattr(model, name):
+            setattr(model, name, value)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' own progress bars off the screen: a small model has dozens of tensors to "load"."""
+    from transformers.utils import logging as transformers_logging
+
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+@contextmanager
+def _explained(model: str, part: str) -> Iterator[None]:
+    try:
+        yield
+    except (KeyboardInterrupt, MemoryError):
+        raise
+    except Exception as error:  # transformers raises many kinds: network, missing files, unknown architectures
+        reason = (str(error).strip() or "no message").splitlines()[0]
+        raise UnlearunError(
+            f"the {part} of {model!r} could not be loaded ({type(error).__name__}: {reason}); expected the hub id of "
+            "a causal language model, a folder that save_pretrained wrote, a GGUF file, or 'pocket'"
+        ) from error

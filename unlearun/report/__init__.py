@@ -1,0 +1,32 @@
+"""What a run leaves for people: its folder, tables and texts."""
+
+from unlearun.report.recorder import RunRecorder
+from unlearun.report.run import (
+    TRAINER_DEFAULTS,
+    find_recorder,
+    finish,
+    quiet,
+    run_arguments,
+    run_folder,
+    show,
+    show_evaluation,
+)
+from unlearun.report.run_folder import OUTPUT_DIR, RunLogger
+from unlearun.report.tables import Results, before_after, text_table
+
+__all__ = [
+    "OUTPUT_DIR",
+    "TRAINER_DEFAULTS",
+    "Results",
+    "RunLogger",
+    "RunRecorder",
+    "before_after",
+    "find_recorder",
+    "finish",
+    "quiet",
+    "run_arguments",
+    "run_folder",
+    "show",
+    "show_evaluation",
+    "text_table",
+]

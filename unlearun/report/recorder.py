@@ -1,0 +1,177 @@
+"""What fills a run folder while Lightning runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from unlearun.data import Example, UnlearningDataModule
+from unlearun.methods import UnlearningMethod
+from unlearun.metrics import Evaluation
+from unlearun.models import save_folder
+from unlearun.report.tables import before_after
+
+SHOWN_ROWS = 5
+
+
+class RunRecorder(Callback):
+    """Writes the run folder: an evaluation at a time, answers before and after, the model at the end.
+
+    Args:
+        write_config: Writes ``config.yaml`` into the folder given; None where something else does.
+        save_model: Whether ``model/`` is written at the end of training.
+    """
+
+    def __init__(self, write_config: Callable[[Path], None] | None = None, save_model: bool = True) -> None:
+        self.write_config = write_config
+        self.save_model = save_model
+        self.evaluations: dict[int, Evaluation] = {}
+        self.folder: Path | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Learn the run folder from rank 0, and make step 0 a whole validation."""
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        self.folder = Path(trainer.log_dir) if trainer.log_dir is not None else None
+        if stage == "fit":
+            trainer.num_sanity_val_steps = float("inf")
+        if self.write_config is not None and self.folder is not None and trainer.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.write_config(self.folder)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the evaluation that has just ended."""
+        if not isinstance(pl_module, UnlearningMethod) or pl_module.evaluation is None:
+            return
+        evaluation = pl_module.evaluation
+        self.evaluations[evaluation.step] = evaluation
+        evaluation.fingerprint.update(_fingerprint(trainer, pl_module))
+        if trainer.state.fn != "fit":
+            self._add_answers(trainer, pl_module)
+        self._write(trainer, evaluation)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the evaluation that has just ended."""
+        self.on_validation_end(trainer, pl_module)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let the model answer before it is changed."""
+        if trainer.global_step == 0:
+            self._add_answers(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let the model answer once more, and save it."""
+        self._add_answers(trainer, pl_module)
+        ours = isinstance(pl_module, UnlearningMethod)
+        if ours and self.save_model and self.folder is not None and trainer.is_global_zero:
+            save_folder(pl_module.model, pl_module.tokenizer, self.folder / "model")
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write one file a set with every question, answer and generation."""
+        data = _our_data(trainer)
+        if self.folder is None or data is None or trainer.predict_loop.predictions is None:
+            return
+        predictions = trainer.predict_loop.predictions
+        per_set = predictions if len(data.evaluated) > 1 else [predictions]
+        suffix = "" if trainer.world_size == 1 else f"-rank{trainer.global_rank}"
+        for name, batches in zip(data.evaluated, per_set, strict=True):
+            texts = {example_id: text for batch in batches for example_id, text in batch.items()}
+            lines = [
+                {"example_id": e.example_id, "question": e.item.question, "answer": e.item.answer, "generation": text}
+                for e in data.evaluated_examples(name)
+                if (text := texts.get(e.example_id)) is not None
+            ]
+            file = self.folder / "predictions" / f"{name}{suffix}.jsonl"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+            file.write_text(text, encoding="utf-8")
+
+    def summary(self) -> str:
+        """Return the before/after table and some questions with their answers before and after."""
+        if not self.evaluations:
+            return ""
+        first, last = self.evaluations[min(self.evaluations)], self.evaluations[max(self.evaluations)]
+        parts = [before_after(first.summary, last.summary)] if first is not last else []
+        for name in ("forget", "retain"):
+            parts += _shown(name, first, last)
+        return "\n\n".join(parts)
+
+    def _add_answers(self, trainer: Trainer, method: LightningModule) -> None:
+        data = _our_data(trainer)
+        evaluation = self.evaluations.get(trainer.global_step)
+        if evaluation is None or data is None or not isinstance(method, UnlearningMethod):
+            return
+        for name in data.evaluated:
+            examples = data.evaluated_examples(name)
+            shown = examples[:SHOWN_ROWS] if name in ("forget", "retain") else []
+            graded = [example for example in examples if example.item.short_answer is not None]
+            chosen = {example.example_id: example for example in [*shown, *graded]}
+            texts = method.answer(list(chosen.values()))
+            self._keep_answers(evaluation, name, list(chosen.values()), texts)
+        self._write(trainer, evaluation)
+
+    def _keep_answers(self, evaluation: Evaluation, name: str, examples: list[Example], texts: list[str]) -> None:
+        records = evaluation.examples.setdefault(name, {})
+        right = []
+        for example, text in zip(examples, texts, strict=True):
+            record = records.setdefault(str(example.example_id), {})
+            record.update(question=example.item.question, answer=example.item.answer, generation=text)
+            if example.item.short_answer is not None:
+                record["short_answer"] = float(example.item.short_answer.lower() in text.lower())
+                right.append(record["short_answer"])
+        if right:
+            evaluation.summary[f"{name}/short_answer"] = sum(right) / len(right)
+
+    def _write(self, trainer: Trainer, evaluation: Evaluation) -> None:
+        if self.folder is not None and trainer.is_global_zero:
+            evaluation.write(self.folder / "eval" / f"step={evaluation.step}.json")
+
+
+def _our_data(trainer: Trainer) -> UnlearningDataModule | None:
+    data = getattr(trainer, "datamodule", None)
+    return data if isinstance(data, UnlearningDataModule) else None
+
+
+def _shown(name: str, first: Evaluation, last: Evaluation) -> list[str]:
+    before, after = first.examples.get(name, {}), last.examples.get(name, {})
+    ids = [key for key, record in after.items() if "generation" in record][:SHOWN_ROWS]
+    if not ids:
+        return []
+    lines = [f"{name}:"]
+    for key in ids:
+        question = after[key]["question"] or "(text)"
+        lines.append(f"  {_one_line(question, 100)}")
+        if first is not last and "generation" in before.get(key, {}):
+            lines.append(f"    before: {_one_line(before[key]['generation'], 100)}")
+            lines.append(f"    after:  {_one_line(after[key]['generation'], 100)}")
+        else:
+            lines.append(f"    {_one_line(after[key]['generation'], 100)}")
+    return ["\n".join(lines)]
+
+
+def _one_line(text: str, width: int) -> str:
+    joined = " ".join(text.split())
+    return joined if len(joined) <= width else f"{joined[: width - 3]}..."
+
+
+def _fingerprint(trainer: Trainer, method: UnlearningMethod) -> dict[str, Any]:
+    data = _our_data(trainer)
+    facts: dict[str, Any] = {
+        "method": type(method).__name__,
+        "model": method.model_name or method.model.config.name_or_path,
+        "versions": {name: version(name) for name in ("unlearun", "torch", "transformers", "lightning")},
+    }
+    if data is not None:
+        facts["rows"] = {name: len(data.evaluated_examples(name)) for name in data.evaluated}
+        facts["sources"] = {
+            name: source if isinstance(source := data.sources[key], (str, dict)) else type(source).__name__
+            for name, key in data.evaluated.items()
+        }
+        facts["prompt_template"] = data.prompt_template
+        facts["max_length"] = data.max_length
+    return facts

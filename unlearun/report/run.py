@@ -1,0 +1,103 @@
+"""How a run starts and ends: both doors, the command and the Python class, go through here."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from unlearun.data import UnlearningDataModule
+from unlearun.methods import UnlearningMethod
+from unlearun.report.recorder import RunRecorder
+from unlearun.report.run_folder import RunLogger
+from unlearun.report.tables import Results
+
+# What the Trainer gets unless the user says otherwise, through either door.
+TRAINER_DEFAULTS: dict[str, Any] = {"max_epochs": 5, "log_every_n_steps": 1}
+
+
+def run_arguments(config: Mapping[str, Any], root: str | Path, method: UnlearningMethod) -> dict[str, Any]:
+    """Complete the arguments of a Trainer: a run folder with logger and recorder.
+
+    Args:
+        config: The arguments that the user gave.
+        root: The folder of all runs.
+        method: What will run, for the folder's name.
+
+    Returns:
+        Arguments that replace those given.
+    """
+    callbacks = config.get("callbacks") or []
+    callbacks = [*callbacks] if isinstance(callbacks, (list, tuple)) else [callbacks]
+    if not any(isinstance(callback, RunRecorder) for callback in callbacks):
+        callbacks.append(RunRecorder())
+    completed: dict[str, Any] = {"callbacks": callbacks}
+    if config.get("logger") in (None, True) and not config.get("fast_dev_run"):
+        completed["logger"] = RunLogger(root, type(method).__name__.lower())
+    return completed
+
+
+def finish(trainer: Trainer, method: UnlearningMethod, data: UnlearningDataModule) -> None:
+    """Print what a finished fit has done; evaluates first where the last steps have not been.
+
+    Args:
+        trainer: It has just run fit.
+        method: What it ran.
+        data: What it ran on.
+    """
+    recorder = find_recorder(trainer)
+    if recorder is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return
+    if recorder.evaluations and max(recorder.evaluations) < trainer.global_step:
+        trainer.validate(method, datamodule=data, verbose=False)
+    show(trainer, recorder.summary())
+
+
+def show_evaluation(trainer: Trainer, method: UnlearningMethod) -> None:
+    """Print what a validation or test has found."""
+    if method.evaluation is not None:
+        show(trainer, str(Results(method.evaluation.summary)))
+
+
+def show(trainer: Trainer, text: str) -> None:
+    """Print a result and where the run folder is, on rank 0."""
+    recorder = find_recorder(trainer)
+    if trainer.is_global_zero:
+        where = f"\n\nrun folder: {recorder.folder}" if recorder is not None and recorder.folder is not None else ""
+        sys.stdout.write(f"\n{text}{where}\n")
+        sys.stdout.flush()
+
+
+def find_recorder(trainer: Trainer) -> RunRecorder | None:
+    """Return the Trainer's recorder, if it has one."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    return next((callback for callback in callbacks if isinstance(callback, RunRecorder)), None)
+
+
+def run_folder(trainer: Trainer) -> Path | None:
+    """Return the run folder of a Trainer, if it has one."""
+    recorder = find_recorder(trainer)
+    return recorder.folder if recorder is not None else None
+
+
+def quiet() -> None:
+    """Keep away what libraries tell of themselves and users cannot act on."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for pattern in (
+        r"LightningCLI's args parameter is intended.*",
+        r".*does not have many workers.*",
+        r".*Checkpoint directory .* exists and is not empty.*",
+        r".*The `srun` command is available.*",
+        r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
+        r".*Starting from v.*, `tensorboardX` has been removed.*",
+    ):
+        warnings.filterwarnings("ignore", message=pattern)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "litlogger" not in record.getMessage().lower() and "💡" not in record.getMessage()
+    )
