@@ -111,16 +111,17 @@ class Unlearning:
             UnlearunError: A file is missing or broken, or an argument does not exist.
         """
         _check_arguments(UnlearningDataModule, kwargs)
-        sources: dict[str, Any] = {
+        arguments: dict[str, Any] = {
             "forget": forget_data,
             "retain": retain_data,
             "holdout": holdout_data,
             "utility": utility_data,
+            "seed": self.seed,
+            **kwargs,
         }
-        settings: dict[str, Any] = {"seed": self.seed, **kwargs}
-        self.data = UnlearningDataModule(**sources, **settings)
+        self.data = UnlearningDataModule(**arguments)
         self.data.read()
-        self._config["data"] = {name: value for name, value in {**sources, **settings}.items() if value is not None}
+        self._config["data"] = {name: value for name, value in arguments.items() if value is not None}
 
     def run(
         self,

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from unlearun.errors import UnlearunError, all_at_once, closest
 from unlearun.shipped import find_asset
@@ -14,7 +14,7 @@ from unlearun.shipped import find_asset
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    Source = str | dict[str, Any] | list[dict[str, Any]] | Dataset
+    Source: TypeAlias = str | dict[str, Any] | list[dict[str, Any]] | Dataset
 else:  # the command line can name a source, but not hold a Dataset object
     Source = str | dict[str, Any] | list[dict[str, Any]]
 

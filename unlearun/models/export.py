@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from unlearun.errors import UnlearunError
-from unlearun.models.loading import load_tokenizer
+from unlearun.models.loading import load_tokenizer, without_bars
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -41,7 +41,8 @@ def save_folder(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | Non
         # Beside the target, so that the rename stays on one disk.
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
             inner = Path(scratch) / "model"
-            model.save_pretrained(inner)
+            with without_bars():
+                model.save_pretrained(inner)
             if tokenizer is not None:
                 tokenizer.save_pretrained(inner)
             if target.exists():

@@ -73,7 +73,7 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
 
     where, how = locate(model)
     _need_gguf(how)
-    with _quiet(), _explained(model, "tokenizer"):
+    with without_bars(), _explained(model, "tokenizer"):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(where, **how)
     return tokenizer
 
@@ -95,7 +95,7 @@ def load_model(model: str, dtype: str = "float32") -> PreTrainedModel:
 
     where, how = locate(model)
     _need_gguf(how)
-    with _quiet(), _explained(model, "model"):
+    with without_bars(), _explained(model, "model"):
         loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(where, dtype=getattr(torch, dtype), **how)
     if how:
         _clear_quantisation(loaded)
@@ -121,7 +121,7 @@ def _clear_quantisation(model: PreTrainedModel) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def without_bars() -> Iterator[None]:
     """Keep transformers' own progress bars off the screen: a small model has dozens of tensors to "load"."""
     from transformers.utils import logging as transformers_logging
 

@@ -67,8 +67,9 @@ class RunRecorder(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let the model answer once more, and save it."""
         self._add_answers(trainer, pl_module)
-        ours = isinstance(pl_module, UnlearningMethod)
-        if ours and self.save_model and self.folder is not None and trainer.is_global_zero:
+        if not isinstance(pl_module, UnlearningMethod) or self.folder is None:
+            return
+        if self.save_model and trainer.is_global_zero:
             save_folder(pl_module.model, pl_module.tokenizer, self.folder / "model")
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -13,7 +13,7 @@ OUTPUT_DIR = "outputs"
 
 
 class RunLogger(TensorBoardLogger):
-    """A TensorBoardLogger whose folder is new for each run: OUTPUT/METHOD/run_1, run_2 and so on.
+    """A TensorBoardLogger whose folder is new for each run: OUTPUT/METHOD/1, then 2 and so on.
 
     Args:
         root: The folder that holds all runs.
@@ -27,23 +27,23 @@ class RunLogger(TensorBoardLogger):
     def version(self) -> str:
         """The name of the folder, taken when first asked for; only rank 0's answer is used by Lightning."""
         if self._version is None:
-            self._version = self._take_folder() if rank_zero_only.rank == 0 else "run"
+            first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+            self._version = self._take_folder() if first else "0"
         return str(self._version)
 
     def _take_folder(self) -> str:
         parent = Path(self.root_dir)
         try:
             parent.mkdir(parents=True, exist_ok=True)
-            taken = [int(p.name[4:]) for p in parent.glob("run_*") if p.name[4:].isdigit()]
-            number = max(taken, default=0) + 1
+            number = max((int(path.name) for path in parent.iterdir() if path.name.isdigit()), default=0) + 1
             while True:  # another run may take the same number at the same moment
                 try:
-                    (parent / f"run_{number}").mkdir()
+                    (parent / str(number)).mkdir()
                 except FileExistsError:
                     number += 1
                 else:
-                    return f"run_{number}"
+                    return str(number)
         except OSError as error:
             raise UnlearunError(
-                f"cannot make a run folder in {parent}: {error.strerror}; choose another place for outputs"
+                f"cannot make a run folder in {parent}: {error.strerror}; choose another with --output_dir"
             ) from error
