@@ -12,6 +12,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from unlearun.data import Batch
 
+torch.set_num_threads(1)  # tiny tensors: more threads only get in their own way
+
 CHARACTERS = string.ascii_letters + string.digits + " .,:?!'\n-[]{}"
 
 

@@ -40,7 +40,7 @@ def find_config(name: str) -> Path:
             if candidate.is_file():
                 return candidate
     shipped = sorted(str(file.relative_to(root).with_suffix("")) for file in root.rglob("*.yaml"))
-    hint = closest(str(inner.with_suffix("")), shipped)
+    hint = closest(str(inner).removesuffix(".yaml"), shipped)
     raise UnlearunError(
         f"config {name!r} is neither a file here nor a shipped config.{hint} Shipped are: {', '.join(shipped)}"
     )

@@ -17,7 +17,7 @@ from unlearun.data.refusals import choose_refusal
 from unlearun.data.rows import Item, Keys, check_rows
 from unlearun.data.sampler import DrawnBatches, RowStream, StepSampler
 from unlearun.data.sources import Source, read_rows
-from unlearun.errors import UnlearunError
+from unlearun.errors import UnlearunError, all_at_once, closest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -100,6 +100,9 @@ class UnlearningDataModule(LightningDataModule):
             max_new_tokens=(max_new_tokens, 1),
             num_workers=(num_workers, 0),
         )
+        _check_choice("truncation", truncation, ("answer", "error"))
+        _check_choice("anchor", anchor, TRAINED)
+        _check_choice("overlap", overlap, ("allow", "warn", "error"))
         if "{question}" not in prompt_template:
             raise UnlearunError(f"prompt_template is {prompt_template!r}; it must hold {{question}}")
         self.sources = _name_sources(forget, retain, holdout, utility)
@@ -169,12 +172,8 @@ class UnlearningDataModule(LightningDataModule):
         self._examples = {}
         for name, items in self._items.items():
             self._examples[name], cuts = self.formatter.format_all(items, f"the {name} set")
-            if cuts:
-                log.warning(
-                    "%s: %d of %d answers are longer than max_length=%d tokens and were cut",
-                    *(name, cuts, len(items), self.max_length),
-                )
-        self._alternates = self._format_alternates() if needs_alternate else None
+            self._warn_of_cuts(name, cuts, len(items))
+        self._alternates = self._format_alternates() if needs_alternate and "forget" in self.trained else None
 
     def read(self) -> dict[str, list[Item]]:
         """Read and check all files; cheap when called again.
@@ -260,15 +259,33 @@ class UnlearningDataModule(LightningDataModule):
     def _format_alternates(self) -> list[Example]:
         if self.formatter is None:
             raise UnlearunError("connect the datamodule to a tokenizer first")
-        alternates = []
+        alternates: list[Example] = []
+        problems: list[str] = []
+        cuts = 0
         for example in self._examples["forget"]:
             if example.item.question is None:
                 raise UnlearunError(
                     f"{example.item.origin}: plain text has no alternate answer; this method needs questions"
                 )
             answer = example.item.alternate or choose_refusal(self.seed, example.example_id)
-            alternates.append(self.formatter.format(example.item, example.example_id, answer)[0])
+            try:
+                alternate, cut = self.formatter.format(example.item, example.example_id, answer)
+            except UnlearunError as error:
+                problems.append(str(error))
+            else:
+                alternates.append(alternate)
+                cuts += cut
+        if problems:
+            raise all_at_once(problems, "the alternate answers of the forget set")
+        self._warn_of_cuts("forget (alternate answers)", cuts, len(alternates))
         return alternates
+
+    def _warn_of_cuts(self, name: str, cuts: int, answers: int) -> None:
+        if cuts:
+            log.warning(
+                "%s: %d of %d answers are longer than max_length=%d tokens and were cut",
+                *(name, cuts, answers, self.max_length),
+            )
 
     def _check_overlap(self, items: Mapping[str, Sequence[Item]]) -> None:
         if self.overlap == "allow" or not all(name in items for name in TRAINED):
@@ -359,3 +376,8 @@ def _check_numbers(**bounds: tuple[int | None, int]) -> None:
     ]
     if problems:
         raise UnlearunError("; ".join(problems))
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise UnlearunError(f"{name} is {value!r}; it must be one of {', '.join(choices)}.{closest(value, choices)}")

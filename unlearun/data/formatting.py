@@ -76,7 +76,7 @@ class Formatter:
             turns = [*self._turns("?"), {"role": "assistant", "content": _MARK}]
             text = str(self.tokenizer.apply_chat_template(turns, tokenize=False))
             after = self._ids(text.rpartition(_MARK)[2].lstrip()) if _MARK in text else []
-            if after and after[0] in self.tokenizer.all_special_ids:
+            if after and self._is_special(after[0]):
                 return after[0]
         if self.tokenizer.eos_token_id is None:
             raise UnlearunError("the tokenizer has no eos token, so an answer has no end; set tokenizer.eos_token")
@@ -150,8 +150,8 @@ class Formatter:
         lead = [with_bos[0]] if with_bos and with_bos[0] == self.tokenizer.bos_token_id else []
         size = self.max_length - len(lead)
         starts = list(range(0, len(tokens), size))
-        if len(starts) > 1 and not lead and len(tokens) - starts[-1] == 1:
-            starts.pop()  # a piece of one token has nothing that predicts it
+        if len(starts) > 1 and len(tokens) - starts[-1] == 1:
+            starts.pop()  # an eos alone has no text before it that predicts it
         for number, start in enumerate(starts):
             ends = start + size >= len(tokens)
             yield Example(first_id + number, lead + tokens[start : start + size], 1, ends, item)
@@ -190,6 +190,10 @@ class Formatter:
     def _turns(self, question: str) -> list[dict[str, str]]:
         system = [] if self.system is None else [{"role": "system", "content": self.system}]
         return [*system, {"role": "user", "content": question}]
+
+    def _is_special(self, token: int) -> bool:
+        added = self.tokenizer.added_tokens_decoder.get(token)  # Phi-3's <|end|> is special only here
+        return token in self.tokenizer.all_special_ids or (added is not None and added.special)
 
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])

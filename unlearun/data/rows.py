@@ -119,6 +119,9 @@ def _check_text(value: object, place: str, problems: list[str]) -> str | None:
     if not value.strip():
         problems.append(f"{place} is empty; write some text, or remove the row")
         return None
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        problems.append(f"{place} holds half a surrogate pair ({value!r:.30}), which no tokenizer takes; mend the text")
+        return None
     return value
 
 

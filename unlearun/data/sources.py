@@ -52,7 +52,9 @@ def read_rows(source: Source, where: str) -> list[Row]:
     """
     if isinstance(source, str):
         source = {"path": source}
-    rows = _read_named(source, where) if isinstance(source, Mapping) else list(_read_objects(source, where))
+    # A DatasetDict is a mapping too, but of splits.
+    named = isinstance(source, Mapping) and not hasattr(source, "num_rows")
+    rows = _read_named(source, where) if named else list(_read_objects(source, where))
     if not rows:
         raise UnlearunError(f"{where}: {_title(source)} holds no rows; expected at least one")
     return rows
@@ -115,7 +117,7 @@ def _read_objects(source: Any, where: str) -> Iterator[Row]:  # noqa: ANN401 - a
 
 
 def _title(source: Any) -> str:  # noqa: ANN401 - any kind of source
-    if isinstance(source, Mapping):
+    if isinstance(source, Mapping) and not hasattr(source, "num_rows"):
         return str(source.get("path", "the source"))
     if isinstance(source, list):
         return "the list"

@@ -188,7 +188,9 @@ class UnlearningMethod(LightningModule):
         self.policy = Policy(model)
         self.choose_trainable()
         if self.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            # transformers calls it so from 5.23 on
+            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+            enable({"use_reentrant": False})
 
     def _make_reference(self) -> Reference:
         given = self._given_reference

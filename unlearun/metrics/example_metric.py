@@ -16,6 +16,10 @@ from torchmetrics.utilities import dim_zero_cat
 from unlearun.data import Batch
 from unlearun.ops import TokenStats
 
+# Stands in the states for the id of a row that has none. Numbers are given late: a batch's own, or a process's
+# own, would be those of others too.
+ANONYMOUS = -1
+
 
 def precise(tensor: Tensor) -> Tensor:
     """Return a tensor in float64, or in float32 on Apple's GPUs, which have none."""
@@ -74,8 +78,7 @@ class ExampleMetric(Metric):
         kept = batch.mask.any(-1)
         ids = batch.example_id
         if ids is None:
-            seen = sum(len(chunk) for chunk in self.ids)
-            ids = torch.arange(seen, seen + len(batch), device=kept.device)
+            ids = torch.full((len(batch),), ANONYMOUS, device=kept.device)
         self.ids.append(ids[kept])
         self.records.append(self.measure(stats, batch)[kept])
 
@@ -86,9 +89,10 @@ class ExampleMetric(Metric):
 
     def distinct(self) -> tuple[Tensor, Tensor]:
         """Return the ids ``(E,)`` in rising order and their records ``(E, C)``."""
-        if not self.ids:
+        if isinstance(self.ids, list) and not self.ids:  # after a sync these are tensors
             return torch.empty(0, dtype=torch.long), torch.empty(0, 1)
         ids, records = dim_zero_cat(self.ids), dim_zero_cat(self.records)
+        ids = _number_anonymous(ids)
         order = ids.argsort(stable=True)
         ids, records = ids[order], records[order]
         first = torch.ones_like(ids, dtype=torch.bool)
@@ -113,3 +117,10 @@ class MeanMetric(ExampleMetric):
     def value(self, records: Tensor) -> Tensor:
         """See `ExampleMetric`."""
         return records[:, 0]
+
+
+def _number_anonymous(ids: Tensor) -> Tensor:
+    """Give rows without an id numbers above all others, so that each counts as an example of its own."""
+    anonymous = ids == ANONYMOUS
+    first = int(ids.max()) + 1 if len(ids) else 0
+    return torch.where(anonymous, first + anonymous.cumsum(0) - 1, ids)

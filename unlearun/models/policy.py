@@ -5,6 +5,8 @@ Shapes: B rows, T tokens, N labelled tokens of the batch in row order, V vocabul
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -75,19 +77,15 @@ class Policy(nn.Module):
         was_training = self.training
         self.eval()
         try:
-            output = self.model.generate(
-                input_ids=input_ids,
-                attention_mask=attention_mask,
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                num_beams=1,
-                temperature=None,
-                top_p=None,
-                top_k=None,
-                repetition_penalty=1.0,
-                eos_token_id=end_ids,
-                pad_token_id=end_ids[0],
-            )
+            with _own_settings_aside(self.model):
+                output = self.model.generate(
+                    input_ids=input_ids,
+                    attention_mask=attention_mask,
+                    max_new_tokens=max_new_tokens,
+                    do_sample=False,
+                    eos_token_id=end_ids,
+                    pad_token_id=end_ids[0],
+                )
         finally:
             self.train(was_training)
         return torch.as_tensor(output)[:, input_ids.shape[1] :]
@@ -114,6 +112,24 @@ class Policy(nn.Module):
         if (cap := getattr(config, "final_logit_softcapping", None)) is not None:  # Gemma 2 and 3
             logits = cap * torch.tanh(logits / cap)
         return logits
+
+
+@contextmanager
+def _own_settings_aside(model: nn.Module) -> Iterator[None]:
+    """Take away the model's generation settings: what `generate` is not told, it looks up there.
+
+    Published ones sample, penalise repetition, suppress tokens or forbid n-grams, and greedy would not be greedy.
+    """
+    from transformers import GenerationConfig
+
+    own = {module: module.generation_config for module in model.modules() if "generation_config" in vars(module)}
+    try:
+        for module in own:
+            module.generation_config = GenerationConfig()
+        yield
+    finally:
+        for module, settings in own.items():
+            module.generation_config = settings
 
 
 def _shift(labels: Tensor) -> tuple[Tensor, Tensor]:

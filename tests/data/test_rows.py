@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import pytest
+from unlearun.data import Item, Keys, Row
+from unlearun.data.rows import check_rows
+from unlearun.errors import UnlearunError
+
+GOOD = {"question": "Who?", "answer": "Anna."}
+
+
+def check(*rows, keys: Keys | None = None, needs_alternate: bool = False):
+    named = [Row(values, f"f.json, line {number}") for number, values in enumerate(rows, start=1)]
+    return check_rows(named, keys or Keys(), "the forget set", needs_alternate)
+
+
+def refusal(*rows, **settings) -> str:
+    with pytest.raises(UnlearunError) as caught:
+        check(*rows, **settings)
+    return str(caught.value)
+
+
+def test_a_row_becomes_an_item_and_other_keys_are_no_concern():
+    row = {
+        **GOOD,
+        "paraphrased_answer": "It is Anna.",
+        "perturbed_answer": ["Ben.", "Carl."],
+        "short_answer": "Anna",
+        "id": 7,
+    }
+    item = Item("f.json, line 1", "Who?", "Anna.", None, "It is Anna.", ("Ben.", "Carl."), "Anna")
+    assert check(row) == [item]
+
+
+def test_keys_can_have_other_names():
+    row = {"q": "Who?", "a": "Anna.", "other": "Ben.", "p": "It is Anna.", "w": "Carl."}
+    keys = Keys(question="q", answer="a", alternate="other", paraphrase="p", perturbed="w")
+    (item,) = check(row, keys=keys, needs_alternate=True)
+    assert (item.question, item.answer, item.alternate) == ("Who?", "Anna.", "Ben.")
+    assert (item.paraphrase, item.perturbed) == ("It is Anna.", ("Carl.",))
+
+
+def test_plain_text_is_a_row_without_a_question():
+    items = check({"text": "Once."}, {**GOOD, "text": "unused"})
+    assert [(item.question, item.answer) for item in items] == [(None, "Once."), ("Who?", "Anna.")]
+    (item,) = check({"body": "Then."}, keys=Keys(text="body"))
+    assert (item.question, item.answer) == (None, "Then.")
+
+
+def test_a_missing_key_says_what_is_there_and_what_may_be_meant():
+    message = refusal({"question": "Who?", "anwser": "Anna."})
+    assert "f.json, line 1: key 'answer' is missing (found: question, anwser). Did you mean 'anwser'?" in message
+    assert "answer_key" in message
+
+
+@pytest.mark.parametrize("value", ["", " \n\t"])
+@pytest.mark.parametrize("key", ["question", "answer", "paraphrased_answer"])
+def test_empty_text_is_an_error(key, value):
+    assert f"f.json, line 1: key {key!r} is empty" in refusal({**GOOD, key: value})
+
+
+def test_empty_plain_text_is_an_error():
+    assert "key 'text' is empty" in refusal({"text": " "})
+
+
+@pytest.mark.parametrize(("value", "kind"), [(3, "int"), (None, "NoneType"), (["Anna."], "list"), (True, "bool")])
+def test_the_wrong_type_is_named(value, kind):
+    assert f"line 1: key 'answer' is {kind} ({value!r}); expected text, in quotes" in refusal({**GOOD, "answer": value})
+
+
+def test_half_a_surrogate_pair_is_found_before_the_tokenizer_chokes_on_it():
+    assert "key 'answer' holds half a surrogate pair" in refusal({**GOOD, "answer": "Anna \ud83d"})
+    assert check({**GOOD, "answer": "Anna \U0001f600"})[0].answer == "Anna \U0001f600"
+
+
+@pytest.mark.parametrize("value", [[], {}, 3, None])
+def test_wrong_answers_are_a_list_with_something_in_it(value):
+    assert "key 'perturbed_answer' is" in refusal({**GOOD, "perturbed_answer": value})
+
+
+def test_a_bad_wrong_answer_is_named_by_its_place():
+    message = refusal({**GOOD, "perturbed_answer": ["Ben.", "", 3]})
+    assert "entry 1 is empty" in message
+    assert "entry 2 is int" in message
+
+
+def test_the_alternate_key_is_wanted_only_where_it_is_needed():
+    keys = Keys(alternate="idk")
+    assert check(GOOD, keys=keys)[0].alternate is None
+    assert "key 'idk' is missing" in refusal(GOOD, keys=keys, needs_alternate=True)
+    assert check({**GOOD, "idk": "No idea."}, keys=keys, needs_alternate=True)[0].alternate == "No idea."
+
+
+def test_all_problems_come_at_once_the_first_ten_and_a_count():
+    """Six rows lack both keys: twelve problems, of which two are only counted."""
+    message = refusal(*[{"x": 1}] * 6, GOOD)
+    assert message.startswith("the forget set: 12 problems\n")
+    assert message.count("is missing") == 10
+    assert message.endswith("... and 2 more")

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import make_gpt2, make_llama, random_batch
+from torch.nn.functional import kl_div
+
+from unlearun.errors import UnlearunError
+from unlearun.methods import GradDiff
+
+
+def nll(model, batch):
+    return model(batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).loss
+
+
+def reference_kl(reference, model, batch):
+    """Mean over labelled tokens of KL(ref ‖ π), with torch's own kl_div over full logits."""
+    total, count = 0.0, 0
+    old = reference(batch.input_ids, attention_mask=batch.attention_mask).logits.log_softmax(-1)
+    new = model(batch.input_ids, attention_mask=batch.attention_mask).logits.log_softmax(-1)
+    for row in range(len(batch)):
+        for position in range(1, batch.labels.shape[1]):
+            if batch.labels[row, position] != -100:
+                pair = new[row, position - 1], old[row, position - 1]
+                total += kl_div(*pair, reduction="sum", log_target=True).item()
+                count += 1
+    return total / count
+
+
+def test_total_is_gamma_forget_plus_alpha_retain():
+    model, forget, retain = make_llama(), random_batch(seed=1), random_batch(seed=2)
+    expected = -0.5 * nll(model, forget) + 3.0 * nll(model, retain)
+    loss = GradDiff(model, gamma=0.5, alpha=3.0).training_step({"forget": forget, "retain": retain}, 0)
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("make", [make_llama, make_gpt2])
+def test_kl_against_torch(make):
+    start, moved = make(seed=0), make(seed=5)
+    forget, retain = random_batch(seed=1), random_batch(seed=2)
+    method = GradDiff(moved, reference=start, gamma=0.0, retain_loss_type="KL")
+    loss = method.training_step({"forget": forget, "retain": retain}, 0)
+    assert loss.item() == pytest.approx(reference_kl(start, moved.eval(), retain), rel=1e-4)
+
+
+def test_kl_is_zero_at_the_start_and_its_reference_stays():
+    model, batch = make_llama(), {"forget": random_batch(seed=1), "retain": random_batch(seed=2)}
+    method = GradDiff(model, gamma=0.0, retain_loss_type="KL")
+    assert method.training_step(batch, 0).item() == pytest.approx(0.0, abs=1e-6)
+    with torch.no_grad():
+        model.lm_head.weight.add_(torch.randn_like(model.lm_head.weight))
+    assert method.training_step(batch, 0).item() > 0.01
+
+
+def test_padding_and_prompt_labels_change_nothing():
+    model, retain = make_llama(), random_batch(seed=2)
+    changed = random_batch(seed=2)
+    changed.input_ids[retain.attention_mask == 0] = 3
+    for kind in ("NLL", "KL"):
+        method = GradDiff(model, retain_loss_type=kind)
+        plain = method.training_step({"forget": retain, "retain": retain}, 0)
+        assert method.training_step({"forget": changed, "retain": changed}, 0).item() == pytest.approx(plain.item())
+
+
+def test_unknown_retain_loss():
+    with pytest.raises(UnlearunError, match="'NLL' or 'KL'"):
+        GradDiff(make_llama(), retain_loss_type="MSE")
+
+
+def test_no_retain_forward_without_weight():
+    model = make_llama()
+    method = GradDiff(model, alpha=0.0, retain_loss_type="KL")
+    assert not method.needs_reference
+    _, parts = method.total_loss({"forget": random_batch(), "retain": random_batch()})
+    assert "retain_loss" not in parts

@@ -1,0 +1,237 @@
+"""One forward for all that is asked, equal to what the architecture's own forward gives."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import make_gpt2, make_llama, random_batch
+from families import FAMILIES, SCALED, VOCABULARY, make_family
+
+from unlearun.data import Batch
+from unlearun.models import Policy
+from unlearun.ops import TokenStats
+
+WANTED = ("logprobs", "stats", "logits")
+
+
+def reference(model, batch):
+    """Row by row and token by token from the full logits, in plain Python over log_softmax."""
+    full = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+    shape = batch.labels.shape
+    logprobs, hits, logits = torch.zeros(shape, dtype=full.dtype), torch.zeros(shape, dtype=torch.bool), []
+    for row in range(shape[0]):
+        for at in range(1, shape[1]):
+            label = batch.labels[row, at]
+            if label != -100:
+                scores = full[row, at - 1]
+                logprobs[row, at] = scores.log_softmax(-1)[label]
+                hits[row, at] = scores.argmax() == label
+                logits.append(scores)
+    return logprobs, hits, torch.stack(logits)
+
+
+def everything(policy, batch):
+    stats = policy(batch, "stats")
+    assert isinstance(stats, TokenStats)
+    return {
+        "logprobs": policy(batch, "logprobs"),
+        "stats": stats.logprobs,
+        "hits": stats.hits,
+        "logits": policy(batch, "logits"),
+    }
+
+
+def hit_batch(model):
+    """A random batch where some labels are what the model itself would say, so that hits are there to find."""
+    batch = random_batch(rows=4, vocabulary=VOCABULARY)
+    guesses = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits.argmax(-1)
+    for at in (5, 6):
+        said = guesses[:, at - 1]
+        batch.labels[:, at] = torch.where(batch.labels[:, at] == -100, -100, said)
+    return batch
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, *SCALED])
+def test_equals_the_full_forward(family):
+    model = make_family(family)
+    batch = hit_batch(model)
+    logprobs, hits, logits = reference(model, batch)
+    got = everything(Policy(model), batch)
+    assert hits.any()
+    assert not hits[batch.mask].all()
+    torch.testing.assert_close(got["logprobs"], logprobs, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(got["stats"], logprobs, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(got["logits"], logits, rtol=1e-9, atol=1e-9)
+    assert torch.equal(got["hits"], hits)
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gemma3", *SCALED])
+def test_the_bare_head_would_be_wrong(family):
+    """The architectures with a step behind the head show it here, so the test above has teeth."""
+    model = make_family(family)
+    batch = random_batch(vocabulary=VOCABULARY)
+    hidden = model.base_model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state
+    bare = model.get_output_embeddings()(hidden)[batch.mask.roll(-1, dims=-1)]
+    assert (bare - Policy(model)(batch, "logits")).abs().max() > 0.1
+
+
+def test_by_hand():
+    """A head of zeros gives every one of 64 tokens the probability 1/64, so every label -6 log 2 = -4.158883."""
+    model = make_family("llama", torch.float32)
+    torch.nn.init.zeros_(model.lm_head.weight)
+    batch = random_batch()
+    logprobs = Policy(model)(batch, "logprobs")
+    torch.testing.assert_close(logprobs[batch.mask], torch.full((int(batch.mask.sum()),), -4.158883))
+    assert not logprobs[~batch.mask].any()
+
+
+@pytest.mark.parametrize("make", [make_llama, make_gpt2])
+def test_padding_and_prompt_labels_change_nothing(make):
+    """Other tokens in the padding, and more of it, leave every number as it is."""
+    policy = Policy(make())
+    batch = random_batch(rows=4)
+    expected = everything(policy, batch)
+
+    ids = torch.where(batch.attention_mask.bool(), batch.input_ids, 3)
+    assert not torch.equal(ids, batch.input_ids)
+    got = everything(policy, Batch(ids, batch.attention_mask, batch.labels))
+    for name, value in expected.items():
+        torch.testing.assert_close(got[name], value, rtol=1e-5, atol=1e-5)
+
+    def longer(tensor, fill):
+        return torch.nn.functional.pad(tensor, (0, 5), value=fill)
+
+    padded = Batch(longer(batch.input_ids, 11), longer(batch.attention_mask, 0), longer(batch.labels, -100))
+    got = everything(policy, padded)
+    torch.testing.assert_close(got["logits"], expected["logits"], rtol=1e-5, atol=1e-5)
+    for name in ("logprobs", "stats", "hits"):
+        torch.testing.assert_close(got[name], longer(expected[name], 0), rtol=1e-5, atol=1e-5)
+
+
+def test_labels_are_targets_only():
+    """Which labels there are changes no logit and no log-probability of those that stay."""
+    policy = Policy(make_llama())
+    batch = random_batch()
+    expected = policy(batch, "logprobs")
+    labels = batch.labels.clone()
+    labels[:, 5] = -100  # a gap in the answer
+    got = policy(Batch(batch.input_ids, batch.attention_mask, labels), "logprobs")
+    assert not got[:, 5].any()
+    torch.testing.assert_close(got, torch.where(labels == -100, 0, expected), rtol=1e-5, atol=1e-5)
+
+
+def test_row_order_changes_nothing():
+    policy = Policy(make_llama())
+    batch = random_batch()
+    order = torch.tensor([2, 0, 1])
+    turned = Batch(batch.input_ids[order], batch.attention_mask[order], batch.labels[order])
+    torch.testing.assert_close(policy(turned, "logprobs"), policy(batch, "logprobs")[order], rtol=1e-5, atol=1e-5)
+
+
+def test_a_row_without_labels_gives_zeros():
+    policy = Policy(make_llama())
+    batch = random_batch()
+    batch.labels[1] = -100
+    logprobs, stats = policy(batch, "logprobs"), policy(batch, "stats")
+    assert not logprobs[1].any()
+    assert not stats.logprobs[1].any()
+    assert not stats.hits[1].any()
+    assert (logprobs[[0, 2]].sum(-1) < 0).all()
+    assert len(policy(batch, "logits")) == int(batch.mask.sum())
+
+
+def test_a_batch_without_labels_gives_zeros_and_gradients_of_zero():
+    """What a process without rows computes in the last step: nothing, but with a graph, for DDP waits for it."""
+    model = make_llama()
+    policy = Policy(model)
+    batch = random_batch()
+    batch.labels.fill_(-100)
+    for want in WANTED:
+        got = policy(batch, want)
+        assert not (got.logprobs if want == "stats" else got).any()
+    assert policy(batch, "logits").shape == (0, model.config.vocab_size)
+    policy(batch, "logprobs").sum().backward()
+    assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
+
+
+def test_a_label_at_the_first_token_is_ignored():
+    policy = Policy(make_llama())
+    batch = random_batch()
+    expected = everything(policy, batch)
+    labels = batch.labels.clone()
+    labels[:, 0] = batch.input_ids[:, 0]
+    got = everything(policy, Batch(batch.input_ids, batch.attention_mask, labels))
+    for name, value in expected.items():
+        assert torch.equal(got[name], value), name
+    assert (labels[:, 0] != -100).all()  # and the caller's labels stay as they were
+
+
+@pytest.mark.parametrize("family", ["llama-tied", "gpt2", "opt-projected"])
+def test_gradients_equal_those_of_the_full_forward(family):
+    """Of the sum of log-probabilities; with a tied head both uses of the embeddings add up."""
+    model = make_family(family)
+    batch = random_batch(vocabulary=VOCABULARY)
+    reference(model, batch)[0].sum().backward()
+    expected = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    Policy(model)(batch, "logprobs").sum().backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-9, atol=1e-9)
+
+
+def test_low_precision_is_reduced_in_float32():
+    """The logits stay bfloat16; the log-probabilities are those of these logits, computed in float32."""
+    model = make_llama().bfloat16()
+    batch = random_batch()
+    policy = Policy(model)
+    logits = policy(batch, "logits")
+    assert logits.dtype == torch.bfloat16
+    logprobs = policy(batch, "logprobs")
+    assert logprobs.dtype == torch.float32
+    expected = logits.float().log_softmax(-1).gather(-1, batch.labels[batch.mask].unsqueeze(-1)).squeeze(-1)
+    torch.testing.assert_close(logprobs[batch.mask], expected, rtol=1e-6, atol=1e-6)
+
+
+def test_dropout_is_on_in_training_only():
+    """A model arrives in eval mode; the policy turns its dropout on, and off where it is told to."""
+    model = make_gpt2(dropout=0.5)
+    assert not model.training
+    policy = Policy(model)
+    batch = random_batch()
+    assert not torch.allclose(policy(batch, "logprobs"), policy(batch, "logprobs"))
+    assert not torch.allclose(policy(batch, "hidden", 0), policy(batch, "hidden", 0))
+    policy.eval()
+    assert torch.equal(policy(batch, "logprobs"), policy(batch, "logprobs"))
+    model.eval()
+    torch.testing.assert_close(policy(batch, "logprobs"), reference(model, batch)[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_generate_is_without_dropout_and_restores_the_mode(training):
+    policy = Policy(make_gpt2(dropout=0.5)).train(training)
+    ids = random_batch().input_ids
+    first = policy.generate(ids, torch.ones_like(ids), 6, [1])
+    assert torch.equal(first, policy.generate(ids, torch.ones_like(ids), 6, [1]))
+    assert first.shape[0] == 3
+    assert first.shape[1] <= 6
+    assert all(module.training is training for module in policy.modules())
+    assert not first.requires_grad
+
+
+def test_generate_restores_the_mode_when_it_fails(monkeypatch):
+    policy = Policy(make_gpt2(dropout=0.5))
+
+    def fail(**_):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(policy.model, "generate", fail)
+    ids = random_batch().input_ids
+    with pytest.raises(RuntimeError, match="out of memory"):
+        policy.generate(ids, torch.ones_like(ids), 6, [1])
+    assert all(module.training for module in policy.modules())
+
+
+def test_names_in_the_state_dict():
+    """What a checkpoint's keys are made of, and what an export takes off again."""
+    model = make_llama()
+    assert list(Policy(model).state_dict()) == [f"model.{name}" for name in model.state_dict()]
