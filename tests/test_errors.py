@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from unlearun.errors import UnlearunError, all_at_once, closest
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from unlearun import shipped
 from unlearun.errors import UnlearunError
 from unlearun.shipped import ASSETS, configs_root, copy_configs, find_asset, find_config
@@ -82,7 +83,7 @@ def test_copies_are_whole_and_named(elsewhere):
 def test_what_stands_there_is_never_overwritten_and_nothing_is_half_copied(elsewhere):
     mine = elsewhere / "rmu.yaml"
     mine.write_text("mine")
-    with pytest.raises(UnlearunError, match="rmu.yaml exists already"):
+    with pytest.raises(UnlearunError, match=r"rmu\.yaml exists already"):
         copy_configs(elsewhere)
     assert mine.read_text() == "mine"
     assert list(elsewhere.iterdir()) == [mine]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from conftest import random_batch
+
 from unlearun.data import Batch
 
 LABELS = torch.tensor(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+
 from unlearun.data import Example, Item, collate
 from unlearun.data.collate import collate_filler
 

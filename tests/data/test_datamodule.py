@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import FORGET, RETAIN, make_tokenizer
+
 from unlearun.data import Batch, UnlearningDataModule, choose_refusal
 from unlearun.errors import UnlearunError
 
@@ -154,7 +155,7 @@ def test_training_zips_forget_and_retain_and_ends_with_the_anchor():
 def test_the_other_set_is_used_up_before_it_is_reshuffled():
     data = connected(FORGET, RETAIN, batch_size=2)
     epochs = [ids(under_trainer(data, epoch=epoch), "retain") for epoch in range(3)]
-    assert sorted(sum(epochs, [])) == sorted([*range(6), *range(6)])
+    assert sorted([*epochs[0], *epochs[1], *epochs[2]]) == sorted([*range(6), *range(6)])
     assert sorted(epochs[0] + epochs[1][:2]) == list(range(6))
 
 

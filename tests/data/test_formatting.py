@@ -7,6 +7,7 @@ from conftest import CHARACTERS, make_tokenizer
 from tokenizers import AddedToken, Tokenizer, models
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
+
 from unlearun.data import Formatter, Item, collate
 from unlearun.errors import UnlearunError
 

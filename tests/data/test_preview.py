@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 from conftest import FORGET, RETAIN
+
 from unlearun.data import UnlearningDataModule, choose_refusal, preview
 from unlearun.errors import UnlearunError
 

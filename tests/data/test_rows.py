@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from unlearun.data import Item, Keys, Row
 from unlearun.data.rows import check_rows
 from unlearun.errors import UnlearunError

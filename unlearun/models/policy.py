@@ -123,9 +123,10 @@ def _own_settings_aside(model: nn.Module) -> Iterator[None]:
     from transformers import GenerationConfig
 
     own = {module: module.generation_config for module in model.modules() if "generation_config" in vars(module)}
+    plain: Any = GenerationConfig()
     try:
         for module in own:
-            module.generation_config = GenerationConfig()
+            module.generation_config = plain
         yield
     finally:
         for module, settings in own.items():
