@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import string
 
 import pytest
@@ -90,6 +91,17 @@ RETAIN = [
     {"question": "What does Ivo grow?", "answer": "Ivo grows red corn."},
     {"question": "Where is Jan's hut?", "answer": "It stands on a hill."},
 ]
+
+
+@pytest.fixture(autouse=True)
+def leave_no_process_group(monkeypatch):
+    """A run with strategy ddp sets variables and opens a process group; the next test must see neither."""
+    before = dict(os.environ)
+    yield
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture

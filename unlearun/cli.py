@@ -44,15 +44,14 @@ class UnlearunCLI(LightningCLI):
     """LightningCLI that makes run folders, and leaves loading the model to the Trainer."""
 
     def __init__(self, arguments: list[str], run: bool = True) -> None:
+        epilogs = {command: {"epilog": EPILOG} for command in self.subcommands()} if run else {"epilog": EPILOG}
         super().__init__(
             UnlearningMethod,
             UnlearningDataModule,
             trainer_defaults=report.TRAINER_DEFAULTS,
             seed_everything_default=0,
             parser_class=UnlearunParser,
-            parser_kwargs={"description": "Unlearn with PyTorch Lightning.", "epilog": EPILOG}
-            if not run
-            else {command: {"epilog": EPILOG} for command in self.subcommands()},
+            parser_kwargs={"allow_abbrev": False, **epilogs},
             subclass_mode_model=True,
             save_config_kwargs={"overwrite": True},
             args=arguments,

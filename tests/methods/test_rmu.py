@@ -67,7 +67,8 @@ def test_default_layer_is_a_quarter_of_the_depth_and_trains_three_projections():
 
 
 def test_trains_the_projections_that_exist():
-    trained = {n for n, p in RMU(make_gpt2(layers=4), target_layer=1).policy.model.named_parameters() if p.requires_grad}
+    method = RMU(make_gpt2(layers=4), target_layer=1)
+    trained = {name for name, p in method.policy.model.named_parameters() if p.requires_grad}
     assert trained == {f"transformer.h.{layer}.mlp.c_proj.{kind}" for layer in (0, 1) for kind in ("weight", "bias")}
 
 

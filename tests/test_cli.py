@@ -1,0 +1,230 @@
+"""The command, run in this process: what it writes, prints and answers to mistakes."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import FORGET, RETAIN, make_llama, make_tokenizer
+from transformers import AutoModelForCausalLM
+
+from unlearun.__main__ import main
+from unlearun.cli import UnlearunCLI, method_help, resolve_configs
+from unlearun.methods import METHODS
+from unlearun.shipped import configs_root
+
+CONFIGS = sorted(str(file.relative_to(configs_root()).with_suffix("")) for file in configs_root().rglob("*.yaml"))
+WHOLE = [name for name in CONFIGS if "/" not in name]
+LAYERED = [name for name in CONFIGS if "/" in name]
+
+
+@pytest.fixture
+def small(tmp_path, files, monkeypatch):
+    """Arguments for a tiny model and data, with outputs in a fresh folder."""
+    monkeypatch.chdir(tmp_path)
+    make_llama(layers=4).save_pretrained(tmp_path / "tiny")
+    make_tokenizer().save_pretrained(tmp_path / "tiny")
+    forget, retain = files
+    return [
+        *("--model.model", str(tmp_path / "tiny"), "--data.forget", str(forget), "--data.retain", str(retain)),
+        *("--data.holdout", "null", "--data.utility", "null", "--data.max_new_tokens", "4"),
+        *("--trainer.enable_progress_bar", "false", "--trainer.max_epochs", "1", "--trainer.accelerator", "cpu"),
+    ]
+
+
+def layers_of(name: str) -> list[str]:
+    """The --config arguments that a shipped config needs to be whole."""
+    if name in WHOLE:
+        return ["--config", name]
+    method = Path(name).name if name.startswith("models/smollm2/") else "rmu"
+    middle = ["--config", "models/smollm2"] if name.startswith("models/smollm2/") else []
+    return ["--config", method, *middle, "--config", name]
+
+
+def test_there_is_a_config_for_each_method():
+    classes = {yaml.safe_load((configs_root() / f"{name}.yaml").read_text())["model"]["class_path"] for name in WHOLE}
+    assert classes == {method.__name__ for method in METHODS}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_is_parsed_and_instantiated(name, tmp_path):
+    arguments = resolve_configs(layers_of(name))
+    cli = UnlearunCLI([*arguments, "--output_dir", str(tmp_path)], run=False)
+    expected = yaml.safe_load(Path(arguments[1]).read_text())["model"]["class_path"]
+    assert type(cli.model).__name__ == expected
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if not name.startswith("models/")])
+def test_every_config_runs_a_batch(name, small, tmp_path, capsys):
+    arguments = [*layers_of(name), *small, "--trainer.fast_dev_run", "true", "--trainer.profiler", "null"]
+    assert main(["fit", *arguments, "--trainer.devices", "1"]) == 0
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_fit_writes_a_run_folder_and_prints_before_and_after(small, tmp_path, capsys):
+    assert main(["fit", "--config", "simnpo", *small]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"forget/probability\s+\d\.\d+\s+\d\.\d+\s+lower", printed)
+    assert "Where does Anna live?" in printed
+    assert "Where does Emil work?" in printed
+    run = tmp_path / "outputs" / "simnpo" / "1"
+    assert str(run.relative_to(tmp_path)) in printed
+    assert {"config.yaml", "eval", "checkpoints", "model"} <= {path.name for path in run.iterdir()}
+    assert list(run.glob("events.out.tfevents*"))
+    before, after = (json.loads((run / "eval" / f"step={step}.json").read_text()) for step in (0, 1))
+    assert before["summary"].keys() == after["summary"].keys()
+    record = before["examples"]["forget"]["0"]
+    assert {"probability", "perplexity", "exact_memorization", "generation"} <= record.keys()
+    assert before["fingerprint"]["rows"] == {"forget": len(FORGET), "retain": len(RETAIN)}
+
+
+def test_a_second_run_never_overwrites_the_first(small, tmp_path):
+    for _ in range(2):
+        assert main(["fit", "--config", "simnpo", *small]) == 0
+    runs = tmp_path / "outputs" / "simnpo"
+    assert sorted(path.name for path in runs.iterdir()) == ["1", "2"]
+    first, second = (json.loads((runs / n / "eval" / "step=1.json").read_text())["summary"] for n in ("1", "2"))
+    assert first == second
+
+
+def test_the_config_of_a_run_runs_it_again(small, tmp_path):
+    assert main(["fit", "--config", "grad_diff", "--optimizer.lr", "0.01", *small]) == 0
+    runs = tmp_path / "outputs" / "graddiff"
+    assert main(["fit", "--config", str(runs / "1" / "config.yaml")]) == 0
+    first, second = (json.loads((runs / n / "eval" / "step=1.json").read_text())["summary"] for n in ("1", "2"))
+    assert first == second
+
+
+def test_export_gives_the_logits_of_the_run(small, tmp_path, capsys):
+    assert main(["fit", "--config", "simnpo", "--optimizer.lr", "0.01", *small]) == 0
+    run = tmp_path / "outputs" / "simnpo" / "1"
+    (checkpoint,) = (run / "checkpoints").glob("*.ckpt")
+    assert main(["export", str(checkpoint), str(tmp_path / "exported")]) == 0
+    ids = torch.arange(10).unsqueeze(0)
+    exported, saved, start = (
+        AutoModelForCausalLM.from_pretrained(folder).eval()(ids).logits
+        for folder in (tmp_path / "exported", run / "model", tmp_path / "tiny")
+    )
+    assert torch.equal(exported, saved)
+    assert (exported - start).abs().max() > 0.01
+    assert (tmp_path / "exported" / "tokenizer.json").is_file()
+
+
+@pytest.mark.parametrize("command", ["validate", "test"])
+def test_validate_and_test_print_and_write(command, small, tmp_path, capsys):
+    assert main([command, "--config", "simnpo", *small]) == 0
+    assert "model_utility" in capsys.readouterr().out
+    assert (tmp_path / "outputs" / "simnpo" / "1" / "eval" / "step=0.json").is_file()
+
+
+def test_validate_a_checkpoint(small, tmp_path):
+    assert main(["fit", "--config", "simnpo", "--optimizer.lr", "0.01", *small]) == 0
+    run = tmp_path / "outputs" / "simnpo"
+    (checkpoint,) = (run / "1" / "checkpoints").glob("*.ckpt")
+    assert main(["validate", "--config", "simnpo", *small, "--ckpt_path", str(checkpoint)]) == 0
+    fitted = json.loads((run / "1" / "eval" / "step=1.json").read_text())["summary"]
+    (validated,) = (run / "2" / "eval").glob("step=*.json")
+    assert json.loads(validated.read_text())["summary"] == pytest.approx(fitted)
+
+
+def test_predict_writes_every_answer(small, tmp_path):
+    assert main(["predict", "--config", "simnpo", *small]) == 0
+    folder = tmp_path / "outputs" / "simnpo" / "1" / "predictions"
+    lines = [json.loads(line) for line in (folder / "forget.jsonl").read_text().splitlines()]
+    assert [line["question"] for line in lines] == [row["question"] for row in FORGET]
+    assert len((folder / "retain.jsonl").read_text().splitlines()) == len(RETAIN)
+
+
+def test_preview_marks_the_labelled_tokens(small, capsys):
+    assert main(["preview", "--config", "dpo", *small[:10]]) == 0
+    printed = capsys.readouterr().out
+    assert "Question: Where does Anna live?\nAnswer:[[ |I|n| |O|s|l|o" in printed
+    assert "alternate answer: [[" in printed
+    assert "retain: 6 rows" in printed
+
+
+def test_two_processes_share_one_run_folder(small, tmp_path):
+    arguments = ["--trainer.strategy", "ddp", "--trainer.devices", "2", "--data.batch_size", "2"]
+    command = [sys.executable, "-m", "unlearun", "fit", "--config", "simnpo", *small, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (tmp_path / "outputs" / "simnpo").iterdir()] == ["1"]
+    assert done.stdout.count("run folder:") == 1
+    steps = (tmp_path / "outputs" / "simnpo" / "1" / "eval").iterdir()
+    records = json.loads(max(steps).read_text())["examples"]
+    assert {len(records["forget"]), len(records["retain"])} == {len(FORGET), len(RETAIN)}
+
+
+MISTAKES = {
+    "a misspelt option of the method": (["--model.steering_coef", "3"], "Did you mean 'model.steering_coeff'?"),
+    "a misspelt option of the data": (["--data.forgett", "x"], "Did you mean 'data.forget'?"),
+    "a misspelt option of the Trainer": (["--trainer.max_epoch", "3"], "Did you mean 'trainer.max_epochs'?"),
+    "a misspelt class": (["--model", "RMUU"], "Did you mean 'RMU'?"),
+    "a misspelt optimizer": (["--optimizer", "Adm"], "Did you mean 'Adam'?"),
+    "a value of the wrong type": (["--trainer.max_epochs", "abc"], "trainer.max_epochs is 'abc'; expected int"),
+    "a wrong choice": (["--data.anchor", "frget"], "data.anchor"),
+    "a config that does not exist": (["--config", "simnpoo"], "Did you mean 'simnpo'?"),
+    "a number out of range": (["--data.batch_size", "0"], "batch_size is 0; it must be at least 1"),
+    "a file that does not exist": (["--data.forget", "nowhere.json"], "there is no file nowhere.json"),
+    "a model that does not exist": (["--model.model", "./nowhere"], "there is no model at ./nowhere"),
+    "a layer out of range": (["--model.target_layer", "99"], "layers 0 to 3"),
+    "no retain set": (["--data.retain", "null"], "add --data.retain FILE"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_sentence_and_exit_status_2(mistake, small, tmp_path, capsys):
+    arguments, expected = MISTAKES[mistake]
+    assert main(["fit", "--config", "rmu", *small, *arguments]) == 2
+    error = capsys.readouterr().err
+    assert "unlearun: error: " in error
+    assert expected in error
+    assert "Traceback" not in error
+
+
+def test_a_misspelt_key_in_a_file_is_explained(tmp_path, capsys):
+    (tmp_path / "mine.yaml").write_text("model:\n  class_path: SimNPO\n  init_args:\n    betta: 3\n")
+    assert main(["fit", "--config", "simnpo", "--config", str(tmp_path / "mine.yaml")]) == 2
+    assert "Did you mean 'model.beta'?" in capsys.readouterr().err
+
+
+def test_an_unknown_command_is_explained(capsys):
+    assert main(["fitt"]) == 2
+    assert "Did you mean 'fit'?" in capsys.readouterr().err
+
+
+def test_help_names_every_method_and_how_to_see_its_options(capsys):
+    with pytest.raises(SystemExit) as done:
+        main(["fit", "--help"])
+    assert done.value.code == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert all(method.__name__ in printed for method in METHODS)
+    assert printed.endswith("unlearun fit --model NAME --help")
+
+
+def test_help_of_a_method_explains_all_its_options(capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "--model", "RMU", "--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    for option in ("steering_coeff", "target_layer", "adaptive", "alpha", "gamma", "gradient_checkpointing"):
+        assert f"--model.{option}" in printed
+    assert "a quarter of the depth" in printed
+    assert "Weight of the forget loss" in printed
+
+
+def test_method_help_reads_both_spellings():
+    assert method_help(["--model=RMU", "-h"]) == ["--model.help", "RMU"]
+    assert method_help(["--help"]) == ["--help"]
+
+
+def test_importing_and_asking_the_version_load_no_torch():
+    code = "import sys, unlearun, unlearun.__main__ as m; m.main(['--version']); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["unlearun", "0.1.0", "False"]
