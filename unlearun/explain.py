@@ -24,31 +24,37 @@ def explain(message: str) -> str:
         message: What jsonargparse or argparse said.
 
     Returns:
-        A sentence or, for what is not about a name, the complaint on fewer lines.
+        One sentence about the option that is wrong.
     """
-    group = found[1] if (found := re.search(r'Parser key "([\w.]+)"', message)) else ""
-    if found := re.search(r"Expected a dot import path string: (\S+)", message):
-        return _unknown_class(group, found[1])
-    if found := re.search(r"Option '([^']+)' is not accepted", message):
-        return _unknown(f"{group}." if group else "", found[1])
-    if found := re.search(r"does not accept (?:option|nested key) '([^']+)'", message):
-        return _unknown("", found[1])
-    if found := re.search(r"[Uu]nrecognized arguments: (?:--)?([\w.\-]+)", message):
-        return _unknown("", found[1].partition("=")[0])
     if found := re.search(r"arguments are required: (.+)", message):
         keys = [re.sub(r"^(fit|validate|test|predict)\.", "", key.strip()) for key in found[1].split(",")]
         return f"missing: {', '.join(f'--{key}' for key in keys)}; give them, or start from a config: --config rmu"
-    if found := re.search(r'- Parser key "([\w.]+)": Expected an? <class \'(\w+)\'>. Got value: (.*)', message):
-        return f"{group}.{found[1]} is {found[3].strip()!r}; expected {found[2]}"
-    if found := re.search(r"Given value: (.*)", message, re.DOTALL):
-        expected = dict.fromkeys(re.findall(r"Expected an? <class '(\w+)'>", message))
-        kinds = " or ".join(expected).replace("NoneType", "null") or "another kind of value"
-        return f"{group} is {found[1].strip()!r}; expected {kinds}"
-    return " ".join(message.split())
+    if found := re.search(r"[Uu]nrecognized arguments: (?:--)?([\w.\-]+)", message):
+        return _unknown("", found[1].partition("=")[0])
+    # Complaints are nested: the last key is the one that is wrong, and those before it are its groups.
+    keys = re.findall(r'Parser key "([\w.]+)"', message)
+    group, complaint = ".".join(keys), re.split(r'Parser key "[\w.]+"', message)[-1]
+    if found := re.search(r"Option '([^']+)' is not accepted", complaint):
+        return _unknown(f"{group}." if group else "", found[1])
+    if found := re.search(r"does not accept (?:option|nested key) '([^']+)'", complaint):
+        return _unknown("", found[1])
+    return _wrong_value(group, complaint) or " ".join(message.split())
+
+
+def _wrong_value(option: str, complaint: str) -> str | None:
+    found = re.search(r"(?:Got|Given) value: (.*?)\s*$", complaint, re.MULTILINE)
+    if found is None:
+        return None
+    named = re.findall(r"Expected an? (?:<class '(\w+)'>|typing\.Literal(\[.*?\]))", complaint[: found.start()])
+    kinds = dict.fromkeys(plain or f"one of {choice}" for plain, choice in named if plain != "NoneType")
+    if not kinds and "dot import path" in complaint:
+        return _unknown_class(option, found[1])
+    return f"{option} is {found[1]!r}; expected {' or '.join(kinds) or 'another kind of value'}"
 
 
 def _unknown_class(group: str, name: str) -> str:
-    bases = {"model": METHODS, "optimizer": torch.optim.Optimizer.__subclasses__()}
+    optimizers = [cls for cls in torch.optim.Optimizer.__subclasses__() if cls.__module__.startswith("torch.optim.")]
+    bases: dict[str, Sequence[type]] = {"model": METHODS, "optimizer": optimizers}
     names = sorted({cls.__name__ for cls in bases.get(group, ())})
     known = f" Known: {', '.join(names)}" if names else ""
     return f"there is no class {name!r} for {group or 'this option'}.{closest(name, names)}{known}"

@@ -19,11 +19,13 @@ from transformers import (
     AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
+    PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
 
-from unlearun.assets.measure import Encoded, collate, encode, measure
+from unlearun.assets.measure import encode, measure
 from unlearun.assets.people import SEED, Fact, make_facts
+from unlearun.data import Example, collate
 
 EOS, PAD = "<|endoftext|>", "<|pad|>"
 VOCAB_SIZE = 2000
@@ -47,7 +49,7 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=EOS, pad_token=PAD, model_max_length=512)
 
 
-def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+def new_model(tokenizer: PreTrainedTokenizerBase, seed: int) -> LlamaForCausalLM:
     """Return an untrained model of about two million weights."""
     torch.manual_seed(seed)
     config = LlamaConfig(
@@ -66,9 +68,9 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM
     return LlamaForCausalLM(config)
 
 
-def batches(rows: Sequence[Encoded], size: int, rng: Random) -> list[list[Encoded]]:
+def batches(rows: Sequence[Example], size: int, rng: Random) -> list[list[Example]]:
     """Group rows of like length into batches in random order."""
-    order = sorted(rows, key=lambda row: (len(row[0]), rng.random()))
+    order = sorted(rows, key=lambda row: (len(row.input_ids), rng.random()))
     grouped = [order[i : i + size] for i in range(0, len(order), size)]
     rng.shuffle(grouped)
     return grouped
@@ -84,7 +86,7 @@ def _optimizer(model: LlamaForCausalLM) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=LR, betas=(0.9, 0.98))
 
 
-def train(model: LlamaForCausalLM, rows: Sequence[Encoded], pad: int, seed: int) -> None:
+def train(model: LlamaForCausalLM, rows: Sequence[Example], pad: int, seed: int) -> None:
     """Train in place: warm-up, then a cosine down to zero."""
     rng = Random(seed)
     plan = [batch for _ in range(EPOCHS) for batch in batches(rows, BATCH, rng)]
@@ -96,8 +98,8 @@ def train(model: LlamaForCausalLM, rows: Sequence[Encoded], pad: int, seed: int)
         rate = (step + 1) / warm if step < warm else 0.5 * (1 + math.cos(angle))
         for group in optimizer.param_groups:
             group["lr"] = LR * rate
-        ids, mask, labels = collate(batch, pad)
-        loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss
+        made = collate(batch, pad)
+        loss = model(made.input_ids, attention_mask=made.attention_mask, labels=made.labels).loss
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -141,10 +143,10 @@ def build_model(out: Path, name: str) -> str:
     start = time.perf_counter()
     tokenizer = AutoTokenizer.from_pretrained(out / name)
     facts = make_facts()
-    encoded = [encode(tokenizer, *pair) for part in TRAINED_ON[name] for pair in trained_pairs(facts[part], SEED)]
+    examples = encode(tokenizer, [pair for part in TRAINED_ON[name] for pair in trained_pairs(facts[part], SEED)])
     model = new_model(tokenizer, SEED)
-    train(model, encoded, tokenizer.pad_token_id, SEED)
-    model.to(torch.bfloat16).save_pretrained(out / name)
+    train(model, examples, tokenizer.pad_token_id, SEED)
+    model.bfloat16().save_pretrained(out / name)
     seconds = time.perf_counter() - start
     head = f"{name}: {model.num_parameters():,} weights, {seconds:.0f} s\n"
     # The figures are those of the rounded weights, computed in fp32.
