@@ -114,7 +114,13 @@ def run(command: str, arguments: list[str]) -> None:
         cli.datamodule.connect(cli.model.tokenizer, cli.model.trained_sets, cli.model.needs_alternate)
         sys.stdout.write(f"{preview(cli.datamodule)}\n")
         return
-    UnlearunCLI([command, *method_help(arguments)])
+    try:
+        UnlearunCLI([command, *method_help(arguments)])
+    except SystemExit as end:
+        # Lightning tidies up after Ctrl-C, and then exits as if something had gone wrong.
+        if isinstance(end.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
 
 
 def resolve_configs(arguments: list[str]) -> list[str]:

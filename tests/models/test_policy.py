@@ -8,6 +8,7 @@ from conftest import make_gpt2, make_llama, random_batch
 from families import FAMILIES, SCALED, VOCABULARY, make_family
 
 from unlearun.data import Batch
+from unlearun.errors import UnlearunError
 from unlearun.models import Policy
 from unlearun.ops import TokenStats
 
@@ -235,3 +236,17 @@ def test_names_in_the_state_dict():
     """What a checkpoint's keys are made of, and what an export takes off again."""
     model = make_llama()
     assert list(Policy(model).state_dict()) == [f"model.{name}" for name in model.state_dict()]
+
+
+def test_an_architecture_that_does_more_to_its_logits_is_refused():
+    model = make_llama()
+    plain = model.forward
+
+    def scaled(*args, **kwargs):
+        output = plain(*args, **kwargs)
+        output.logits = output.logits * 3
+        return output
+
+    model.forward = scaled
+    with pytest.raises(UnlearunError, match="more to its logits"):
+        Policy(model)(random_batch(), "logprobs")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearun.data import Batch
+from unlearun.errors import UnlearunError
 from unlearun.models.layers import run_up_to
 from unlearun.ops import TokenStats, answer_mask, token_logprobs, token_stats
 
@@ -34,6 +35,7 @@ class Policy(nn.Module):
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model.train()
+        self._head_is_known = False
 
     def forward(self, batch: Batch, want: Want, layer: int | None = None) -> Any:  # noqa: ANN401 - see the methods
         """Run the network once.
@@ -52,8 +54,10 @@ class Policy(nn.Module):
             if layer is None:
                 raise ValueError("want='hidden' needs a layer")
             return self._hidden(batch, layer)
+        if not self._head_is_known:
+            self._check_head(batch.input_ids[:1, :4])
         predicts, labels = _shift(batch.labels)
-        logits = self._head(self._decode(batch)[predicts])
+        logits = self._head(self._decode(batch.input_ids, batch.attention_mask)[predicts])
         if want == "logits":
             return logits
         if want == "logprobs":
@@ -90,16 +94,39 @@ class Policy(nn.Module):
             self.train(was_training)
         return torch.as_tensor(output)[:, input_ids.shape[1] :]
 
-    def _decode(self, batch: Batch) -> Tensor:
-        output = self.model.base_model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+    def _decode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return the last hidden states ``(B, T, D)`` of tokens ``(B, T)``."""
+        output = self.model.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
         return output.last_hidden_state
 
     def _hidden(self, batch: Batch, layer: int) -> Tensor:
         with run_up_to(self.model, layer) as captured:
-            self._decode(batch)
+            self._decode(batch.input_ids, batch.attention_mask)
         if captured.hidden is None:
             raise RuntimeError(f"layer {layer} did not run")
         return captured.hidden
+
+    @torch.no_grad()
+    def _check_head(self, input_ids: Tensor) -> None:
+        """Compare our logits with the architecture's own, once, on a few tokens ``(1, T)``.
+
+        Raises:
+            UnlearunError: They differ: every loss and metric would be wrong without a sign of it.
+        """
+        was_training, mask = self.model.training, torch.ones_like(input_ids)
+        self.model.eval()
+        try:
+            ours = self._head(self._decode(input_ids, mask)).float()
+            theirs = self.model(input_ids=input_ids, attention_mask=mask, use_cache=False).logits.float()
+        finally:
+            self.model.train(was_training)
+        # Loose enough for half precision, which never is off by a factor.
+        if not torch.allclose(ours, theirs, rtol=0.02, atol=0.02 * float(theirs.abs().max())):
+            raise UnlearunError(
+                f"{type(self.model).__name__} does more to its logits than unlearun knows of, so its losses would be "
+                "wrong; please report this architecture"
+            )
+        self._head_is_known = True
 
     def _head(self, hidden: Tensor) -> Tensor:
         """Map last hidden states ``(N, D)`` to logits ``(N, V)`` as the architecture's own forward does."""
