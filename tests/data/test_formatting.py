@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from conftest import CHARACTERS, make_tokenizer
-from tokenizers import AddedToken, Tokenizer, models
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
@@ -241,3 +241,18 @@ def test_pieces_and_questions_are_numbered_together(tokenizer):
     assert [example.example_id for example in examples] == [0, 1, 2, 3, 4]
     assert [example.item.question for example in examples] == [None, None, None, "Who?", None]
     assert cuts == 0  # a text in pieces is not a cut
+
+
+@pytest.mark.parametrize("kind", ["normalizer", "metaspace"])
+def test_a_tokenizer_that_brings_a_space_of_its_own_gets_no_second_one(kind):
+    """As those of Llama 2 and Mistral: "▁A" is how they write " A", and what joint tokenisation gives after ":"."""
+    vocabulary = {token: i for i, token in enumerate(["<unk>", "</s>", "▁", "A", "▁A", "n", "a", ":"])}
+    inner = Tokenizer(models.BPE(vocabulary, [("▁", "A")], unk_token="<unk>"))
+    if kind == "normalizer":
+        inner.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    else:
+        inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="</s>")
+    ids = Formatter(tokenizer).answer_ids("Anna")
+    assert tokenizer.convert_ids_to_tokens(ids) == ["▁A", "n", "n", "a"]
+    assert tokenizer(": Anna", add_special_tokens=False)["input_ids"][-4:] == ids

@@ -105,6 +105,8 @@ class UnlearningDataModule(LightningDataModule):
         _check_choice("overlap", overlap, ("allow", "warn", "error"))
         if "{question}" not in prompt_template:
             raise UnlearunError(f"prompt_template is {prompt_template!r}; it must hold {{question}}")
+        if evaluation is not None and isinstance(evaluation.get("path"), str):
+            raise UnlearunError("evaluation maps names to sources: evaluation={'forget': {'path': ...}, ...}")
         self.sources = _name_sources(forget, retain, holdout, utility)
         # What each evaluated name stands for: a set of `sources`, or a source of its own beside them.
         self.evaluated = {name: name for name in self.sources}

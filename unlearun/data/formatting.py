@@ -100,7 +100,13 @@ class Formatter:
         Args:
             answer: The answer as the row has it; after a plain template a space goes before it.
         """
-        return self._ids(answer if self._uses_chat else f" {answer}")
+        return self._ids(answer if self._uses_chat or self._brings_a_space else f" {answer}")
+
+    @cached_property
+    def _brings_a_space(self) -> bool:
+        """Whether the tokenizer itself puts a space before every text, as those of Llama 2 and Mistral do."""
+        first = self.tokenizer.convert_ids_to_tokens(self._ids("a")[:1])
+        return bool(first) and str(first[0]).startswith("\u2581")
 
     def format(self, item: Item, example_id: int, answer: str | None = None) -> tuple[Example, bool]:
         """Turn a question and its answer into token ids.

@@ -5,6 +5,7 @@ Shapes: B rows, T tokens.
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
@@ -196,7 +197,9 @@ class UnlearningMethod(LightningModule):
         given = self._given_reference
         if given is None:
             return FrozenCopy(self.policy)
-        return FrozenCopy(Policy(load_model(given, self.dtype_name) if isinstance(given, str) else given))
+        if isinstance(given, str):
+            return FrozenCopy(Policy(load_model(given, self.dtype_name)))
+        return FrozenCopy(Policy(copy.deepcopy(given)))  # a Policy changes the mode of what it is given
 
     def _is_fitting(self) -> bool:
         return self._trainer is not None and self._trainer.state.fn == "fit"
@@ -363,6 +366,7 @@ class UnlearningMethod(LightningModule):
             "method": type(self).__name__,
             "model": self.model_name or self.model.config.name_or_path or None,
             "tokenizer": name or self.model_name,
+            "generation_config": _plain(self.model.generation_config.to_dict()),
             "model_config": {"model_type": self.model.config.model_type, **_plain(self.model.config.to_dict())},
         }
 

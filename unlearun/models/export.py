@@ -67,7 +67,7 @@ def export_checkpoint(checkpoint: str | Path, folder: str | Path, tokenizer: str
     Raises:
         UnlearunError: The checkpoint does not exist or is none of ours, or the tokenizer cannot be found.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
     stored = read_checkpoint(checkpoint)
     facts: dict[str, Any] = stored[CHECKPOINT_KEY]
@@ -82,6 +82,7 @@ def export_checkpoint(checkpoint: str | Path, folder: str | Path, tokenizer: str
     except RuntimeError as error:  # a shape
         raise UnlearunError(misfit) from error
     model.tie_weights()
+    model.generation_config = GenerationConfig.from_dict(facts["generation_config"])
     if unexpected or [name for name in missing if name not in model.all_tied_weights_keys]:
         raise UnlearunError(misfit)
     return save_folder(model, _find_tokenizer(Path(checkpoint), facts, tokenizer), folder)
