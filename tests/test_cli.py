@@ -85,6 +85,23 @@ def test_fit_writes_a_run_folder_and_prints_before_and_after(small, tmp_path, ca
     assert before["fingerprint"]["rows"] == {"forget": len(FORGET), "retain": len(RETAIN)}
 
 
+def test_without_a_logger_the_run_folder_is_the_same_but_for_events(small, tmp_path):
+    assert main(["fit", "--config", "simnpo", *small, "--trainer.logger", "false"]) == 0
+    assert {path.name for path in (tmp_path / "outputs" / "simnpo" / "1").iterdir()} == {
+        *("config.yaml", "eval", "checkpoints", "model")
+    }
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_nothing_is_loaded_before_the_data_are_checked(small, monkeypatch, capsys):
+    def load(*_):
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr("unlearun.methods.base.load_model", load)
+    assert main(["fit", "--config", "simnpo", *small, "--data.max_length", "8"]) == 2
+    assert "leaves no room for one answer token" in capsys.readouterr().err
+
+
 def test_a_second_run_never_overwrites_the_first(small, tmp_path):
     for _ in range(2):
         assert main(["fit", "--config", "simnpo", *small]) == 0

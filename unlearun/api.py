@@ -88,7 +88,6 @@ class Unlearning:
             "output_dir": str(self.output_dir),
             "model": {"class_path": cls.__name__, "init_args": {"model": model, "tokenizer": tokenizer, **kwargs}},
         }
-        self._trainer: Trainer | None = None
 
     def load_data(
         self,
@@ -155,10 +154,10 @@ class Unlearning:
         named = {"max_epochs": num_epochs, "accumulate_grad_batches": gradient_accumulation_steps}
         arguments = {**kwargs, **{name: value for name, value in named.items() if value is not None}}
         self._config["trainer"] = arguments
-        self._trainer = self._make_trainer(arguments, write_config=True)
-        self._trainer.fit(self.method, datamodule=data)
-        report.finish(self._trainer, self.method, data)
-        return report.run_folder(self._trainer)
+        trainer = self._make_trainer(arguments)
+        trainer.fit(self.method, datamodule=data)
+        report.finish(trainer, self.method, data)
+        return report.run_folder(trainer)
 
     def evaluate(self, metrics: Sequence[str] | None = None) -> report.Results:
         """Measure the model as it is now, before or after `run`.
@@ -220,13 +219,11 @@ class Unlearning:
             raise UnlearunError("there are no data yet; call load_data(forget_data=..., retain_data=...) first")
         return self.data
 
-    def _make_trainer(self, arguments: dict[str, Any], write_config: bool) -> Trainer:
+    def _make_trainer(self, arguments: dict[str, Any]) -> Trainer:
         _check_arguments(Trainer, arguments)
-        recorder = report.RunRecorder(write_config=self._write_config if write_config else None)
-        given = arguments.get("callbacks") or []
-        callbacks = [*(given if isinstance(given, list) else [given]), recorder]
-        completed = {**report.TRAINER_DEFAULTS, **arguments, "callbacks": callbacks}
-        return Trainer(**{**completed, **report.run_arguments(completed, self.output_dir, self.method)})
+        completed = {**report.TRAINER_DEFAULTS, **arguments}
+        run = report.run_arguments(completed, self.output_dir, self.method, self._write_config)
+        return Trainer(**{**completed, **run})
 
     def _write_config(self, folder: Path) -> None:
         text = yaml.safe_dump(_plain(self._config), sort_keys=False, allow_unicode=True)

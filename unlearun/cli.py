@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -53,7 +54,7 @@ class UnlearunCLI(LightningCLI):
             parser_class=UnlearunParser,
             parser_kwargs={"allow_abbrev": False, **epilogs},
             subclass_mode_model=True,
-            save_config_kwargs={"overwrite": True},
+            save_config_callback=None,  # the recorder writes it, into the run folder
             args=arguments,
             run=run,
             auto_configure_optimizers=False,
@@ -77,7 +78,12 @@ class UnlearunCLI(LightningCLI):
         """Make the Trainer, with a run folder unless the user brings a logger of their own."""
         config = self._get(self.config_init, "trainer")
         root = self._get(self.config_init, "output_dir")
-        return super().instantiate_trainer(**report.run_arguments(config, root, self.model), **kwargs)
+        run = report.run_arguments(config, root, self.model, self._write_config)
+        return super().instantiate_trainer(**run, **kwargs)
+
+    def _write_config(self, folder: Path) -> None:
+        parser, config = self._parser(self.subcommand), self.config.get(str(self.subcommand), self.config)
+        parser.save(config, folder / "config.yaml", skip_none=False, multifile=False)
 
     def after_fit(self) -> None:
         """Print what has changed."""

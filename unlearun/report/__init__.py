@@ -11,13 +11,14 @@ from unlearun.report.run import (
     show,
     show_evaluation,
 )
-from unlearun.report.run_folder import OUTPUT_DIR, RunLogger
+from unlearun.report.run_folder import OUTPUT_DIR, RunFolder, RunLogger
 from unlearun.report.tables import Results, before_after, text_table
 
 __all__ = [
     "OUTPUT_DIR",
     "TRAINER_DEFAULTS",
     "Results",
+    "RunFolder",
     "RunLogger",
     "RunRecorder",
     "before_after",

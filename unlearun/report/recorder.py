@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from unlearun.data import Example, UnlearningDataModule
 from unlearun.methods import UnlearningMethod
 from unlearun.metrics import Evaluation
 from unlearun.models import save_folder
+from unlearun.report.run_folder import RunFolder
 from unlearun.report.tables import before_after
 
 SHOWN_ROWS = 5
@@ -23,13 +25,13 @@ class RunRecorder(Callback):
     """Writes the run folder: an evaluation at a time, answers before and after, the model at the end.
 
     Args:
-        write_config: Writes ``config.yaml`` into the folder given; None where something else does.
-        save_model: Whether ``model/`` is written at the end of training.
+        run_folder: Where to write; None writes nothing.
+        write_config: Writes ``config.yaml`` into the folder given.
     """
 
-    def __init__(self, write_config: Callable[[Path], None] | None = None, save_model: bool = True) -> None:
+    def __init__(self, run_folder: RunFolder | None, write_config: Callable[[Path], None] | None = None) -> None:
+        self.run_folder = run_folder
         self.write_config = write_config
-        self.save_model = save_model
         self.evaluations: dict[int, Evaluation] = {}
         self.folder: Path | None = None
 
@@ -37,11 +39,15 @@ class RunRecorder(Callback):
         """Learn the run folder from rank 0, and make step 0 a whole validation."""
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        self.folder = Path(trainer.log_dir) if trainer.log_dir is not None else None
         if stage == "fit":
             trainer.num_sanity_val_steps = float("inf")
-        if self.write_config is not None and self.folder is not None and trainer.is_global_zero:
-            self.folder.mkdir(parents=True, exist_ok=True)
+        if self.run_folder is None or self.folder is not None:
+            return
+        self.folder = self.run_folder.share(trainer)
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                callback.dirpath = str(self.folder / "checkpoints")
+        if self.write_config is not None and trainer.is_global_zero:
             self.write_config(self.folder)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -69,7 +75,7 @@ class RunRecorder(Callback):
         self._add_answers(trainer, pl_module)
         if not isinstance(pl_module, UnlearningMethod) or self.folder is None:
             return
-        if self.save_model and trainer.is_global_zero:
+        if trainer.is_global_zero:
             save_folder(pl_module.model, pl_module.tokenizer, self.folder / "model")
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -6,7 +6,8 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +16,36 @@ from lightning.pytorch import Trainer
 from unlearun.data import UnlearningDataModule
 from unlearun.methods import UnlearningMethod
 from unlearun.report.recorder import RunRecorder
-from unlearun.report.run_folder import RunLogger
+from unlearun.report.run_folder import RunFolder, RunLogger
 from unlearun.report.tables import Results
 
 # What the Trainer gets unless the user says otherwise, through either door.
 TRAINER_DEFAULTS: dict[str, Any] = {"max_epochs": 5, "log_every_n_steps": 1}
 
 
-def run_arguments(config: Mapping[str, Any], root: str | Path, method: UnlearningMethod) -> dict[str, Any]:
-    """Complete the arguments of a Trainer: a run folder with logger and recorder.
+def run_arguments(
+    config: Mapping[str, Any],
+    root: str | Path,
+    method: UnlearningMethod,
+    write_config: Callable[[Path], None] | None = None,
+) -> dict[str, Any]:
+    """Complete the arguments of a Trainer: a run folder, what fills it and, unless another is given, a logger.
 
     Args:
         config: The arguments that the user gave.
         root: The folder of all runs.
         method: What will run, for the folder's name.
+        write_config: Writes ``config.yaml`` into the folder given.
 
     Returns:
         Arguments that replace those given.
     """
+    folder = None if config.get("fast_dev_run") else RunFolder(root, type(method).__name__.lower())
     callbacks = config.get("callbacks") or []
     callbacks = [*callbacks] if isinstance(callbacks, (list, tuple)) else [callbacks]
-    if not any(isinstance(callback, RunRecorder) for callback in callbacks):
-        callbacks.append(RunRecorder())
-    completed: dict[str, Any] = {"callbacks": callbacks}
-    if config.get("logger") in (None, True) and not config.get("fast_dev_run"):
-        completed["logger"] = RunLogger(root, type(method).__name__.lower())
+    completed: dict[str, Any] = {"callbacks": [*callbacks, RunRecorder(folder, write_config)]}
+    if folder is not None and config.get("logger") in (None, True):
+        completed["logger"] = RunLogger(folder)
     return completed
 
 
@@ -86,6 +92,7 @@ def run_folder(trainer: Trainer) -> Path | None:
     return recorder.folder if recorder is not None else None
 
 
+@cache
 def quiet() -> None:
     """Keep away what libraries tell of themselves and users cannot act on."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
