@@ -190,7 +190,7 @@ MISTAKES = {
     "a value of the wrong type for the optimizer": (["--optimizer.lr", "x"], "optimizer.lr is 'x'; expected float"),
     "a wrong choice": (["--data.anchor", "frget"], "data.anchor is 'frget'; expected one of ['forget', 'retain']"),
     "a config that does not exist": (["--config", "simnpoo"], "Did you mean 'simnpo'?"),
-    "a number out of range": (["--data.batch_size", "0"], "batch_size is 0; it must be at least 1"),
+    "a number out of range": (["--data.batch_size", "0"], "batch_size is 0; it must be a number of at least 1"),
     "a file that does not exist": (["--data.forget", "nowhere.json"], "there is no file nowhere.json"),
     "a model that does not exist": (["--model.model", "./nowhere"], "there is no model at ./nowhere"),
     "a layer out of range": (["--model.target_layer", "99"], "layers 0 to 3"),

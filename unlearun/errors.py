@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 SHOWN = 10
 
@@ -50,3 +50,36 @@ def all_at_once(problems: list[str], where: str) -> UnlearunError:
     if len(problems) > SHOWN:
         lines.append(f"  ... and {len(problems) - SHOWN} more")
     return UnlearunError("\n".join(lines))
+
+
+def check_bounds(**bounds: tuple[float | None, float]) -> None:
+    """Check that numbers are finite and not below a least value.
+
+    Args:
+        bounds: For each name, the value, None being fine, and the least it may be.
+
+    Raises:
+        UnlearunError: All that are out of range.
+    """
+    problems = [
+        f"{name} is {value}; it must be a number of at least {least:g}"
+        for name, (value, least) in bounds.items()
+        if value is not None and not least <= value < float("inf")
+    ]
+    if problems:
+        raise UnlearunError("; ".join(problems))
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Check that a setting is one of those there are.
+
+    Args:
+        name: What the setting is called.
+        value: What the user chose.
+        choices: What there is.
+
+    Raises:
+        UnlearunError: It is none of them.
+    """
+    if value not in choices:
+        raise UnlearunError(f"{name} is {value!r}; it must be one of {', '.join(choices)}.{closest(value, choices)}")

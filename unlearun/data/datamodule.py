@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -13,18 +13,16 @@ from torch.utils.data import DataLoader
 
 from unlearun.data.batch import Batch
 from unlearun.data.formatting import PROMPT, Example, Formatter
-from unlearun.data.refusals import choose_refusal
-from unlearun.data.rows import Item, Keys, check_rows
+from unlearun.data.rows import Item, Keys
 from unlearun.data.sampler import DrawnBatches, RowStream, StepSampler
-from unlearun.data.sources import Source, read_rows
-from unlearun.errors import UnlearunError, all_at_once, closest
+from unlearun.data.sets import TRAINED, RowSets, name_sources
+from unlearun.data.sources import Source
+from unlearun.errors import UnlearunError, check_bounds, check_choice
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
-
-TRAINED = ("forget", "retain")
 
 
 class UnlearningDataModule(LightningDataModule):
@@ -92,7 +90,7 @@ class UnlearningDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        _check_numbers(
+        check_bounds(
             max_length=(max_length, 2),
             batch_size=(batch_size, 1),
             eval_batch_size=(eval_batch_size, 1),
@@ -100,14 +98,14 @@ class UnlearningDataModule(LightningDataModule):
             max_new_tokens=(max_new_tokens, 1),
             num_workers=(num_workers, 0),
         )
-        _check_choice("truncation", truncation, ("answer", "error"))
-        _check_choice("anchor", anchor, TRAINED)
-        _check_choice("overlap", overlap, ("allow", "warn", "error"))
+        check_choice("truncation", truncation, ("answer", "error"))
+        check_choice("anchor", anchor, TRAINED)
+        check_choice("overlap", overlap, ("allow", "warn", "error"))
         if "{question}" not in prompt_template:
             raise UnlearunError(f"prompt_template is {prompt_template!r}; it must hold {{question}}")
         if evaluation is not None and isinstance(evaluation.get("path"), str):
             raise UnlearunError("evaluation maps names to sources: evaluation={'forget': {'path': ...}, ...}")
-        self.sources = _name_sources(forget, retain, holdout, utility)
+        self.sources = name_sources(forget, retain, holdout, utility)
         # What each evaluated name stands for: a set of `sources`, or a source of its own beside them.
         self.evaluated = {name: name for name in self.sources}
         if evaluation is not None:
@@ -115,7 +113,8 @@ class UnlearningDataModule(LightningDataModule):
             for name, source in evaluation.items():
                 self.evaluated[name] = name if self.sources.get(name) == source else f"evaluation {name}"
                 self.sources[self.evaluated[name]] = source
-        self.keys = Keys(question_key, answer_key, alternate_key, paraphrase_key, perturbed_key, text_key)
+        keys = Keys(question_key, answer_key, alternate_key, paraphrase_key, perturbed_key, text_key)
+        self.sets = RowSets(self.sources, keys, overlap, seed)
         self.max_length = max_length
         self.truncation = truncation
         self.prompt_template = prompt_template
@@ -125,16 +124,12 @@ class UnlearningDataModule(LightningDataModule):
         self.eval_batch_size = eval_batch_size
         self.anchor = anchor
         self.shuffle = shuffle
-        self.overlap = overlap
         self.max_eval_rows = max_eval_rows
         self.max_new_tokens = max_new_tokens
         self.num_workers = num_workers
         self.seed = seed
         self.formatter: Formatter | None = None
         self.trained: tuple[str, ...] = TRAINED
-        self.needs_alternate = False
-        self._items: dict[str, list[Item]] = {}
-        self._examples: dict[str, list[Example]] = {}
         self._alternates: list[Example] | None = None
 
     # ---- what the run supplies ------------------------------------------------------------------------------
@@ -158,7 +153,6 @@ class UnlearningDataModule(LightningDataModule):
             UnlearunError: A set that the method needs is missing, or a row cannot be kept.
         """
         self.trained = tuple(trained)
-        self.needs_alternate = needs_alternate
         self.read()
         for name in self.trained:
             if name not in self.sources:
@@ -171,11 +165,9 @@ class UnlearningDataModule(LightningDataModule):
             self.chat_template,
             self.truncation == "error",
         )
-        self._examples = {}
-        for name, items in self._items.items():
-            self._examples[name], cuts = self.formatter.format_all(items, f"the {name} set")
-            self._warn_of_cuts(name, cuts, len(items))
-        self._alternates = self._format_alternates() if needs_alternate and "forget" in self.trained else None
+        self.sets.format(self.formatter)
+        wanted = needs_alternate and "forget" in self.trained
+        self._alternates = self.sets.format_alternates(self.formatter) if wanted else None
 
     def read(self) -> dict[str, list[Item]]:
         """Read and check all files; cheap when called again.
@@ -186,20 +178,11 @@ class UnlearningDataModule(LightningDataModule):
         Raises:
             UnlearunError: A file is missing, empty or broken, or rows lack what they need.
         """
-        if not self._items:
-            items = {
-                name: check_rows(
-                    read_rows(source, f"the {name} set"), self.keys, f"the {name} set", needs_alternate=name == "forget"
-                )
-                for name, source in self.sources.items()
-            }
-            self._check_overlap(items)
-            self._items = items
-        return self._items
+        return self.sets.read()
 
     def examples(self, name: str) -> list[Example]:
         """Return the rows of a set as token ids, once connected."""
-        return self._examples[name]
+        return self.sets.examples(name)
 
     def alternates(self) -> list[Example] | None:
         """Return the forget rows with their alternate answers, if the method needs them."""
@@ -207,12 +190,7 @@ class UnlearningDataModule(LightningDataModule):
 
     def evaluated_examples(self, name: str) -> list[Example]:
         """Return the rows evaluated under a name: all, or a choice by seed, in the order of the set."""
-        examples = self._examples[self.evaluated[name]]
-        if self.max_eval_rows is None or len(examples) <= self.max_eval_rows:
-            return examples
-        generator = torch.Generator().manual_seed(self.seed)
-        chosen = torch.randperm(len(examples), generator=generator)[: self.max_eval_rows]
-        return [examples[i] for i in sorted(chosen.tolist())]
+        return self.sets.choose(self.evaluated[name], self.max_eval_rows)
 
     # ---- Lightning's hooks ----------------------------------------------------------------------------------
 
@@ -235,7 +213,7 @@ class UnlearningDataModule(LightningDataModule):
                 "the datamodule does not know the tokenizer; call data.connect(tokenizer) before the Trainer runs"
             )
         for name in self.evaluated:
-            total, chosen = len(self._examples[self.evaluated[name]]), len(self.evaluated_examples(name))
+            total, chosen = len(self.examples(self.evaluated[name])), len(self.evaluated_examples(name))
             if chosen < total:
                 log.warning("%s: %d of %d rows are evaluated (max_eval_rows)", name, chosen, total)
 
@@ -258,51 +236,6 @@ class UnlearningDataModule(LightningDataModule):
 
     # ---- inside ---------------------------------------------------------------------------------------------
 
-    def _format_alternates(self) -> list[Example]:
-        if self.formatter is None:
-            raise UnlearunError("connect the datamodule to a tokenizer first")
-        alternates: list[Example] = []
-        problems: list[str] = []
-        cuts = 0
-        for example in self._examples["forget"]:
-            if example.item.question is None:
-                raise UnlearunError(
-                    f"{example.item.origin}: plain text has no alternate answer; this method needs questions"
-                )
-            answer = example.item.alternate or choose_refusal(self.seed, example.example_id)
-            try:
-                alternate, cut = self.formatter.format(example.item, example.example_id, answer)
-            except UnlearunError as error:
-                problems.append(str(error))
-            else:
-                alternates.append(alternate)
-                cuts += cut
-        if problems:
-            raise all_at_once(problems, "the alternate answers of the forget set")
-        self._warn_of_cuts("forget (alternate answers)", cuts, len(alternates))
-        return alternates
-
-    def _warn_of_cuts(self, name: str, cuts: int, answers: int) -> None:
-        if cuts:
-            log.warning(
-                "%s: %d of %d answers are longer than max_length=%d tokens and were cut",
-                *(name, cuts, answers, self.max_length),
-            )
-
-    def _check_overlap(self, items: Mapping[str, Sequence[Item]]) -> None:
-        if self.overlap == "allow" or not all(name in items for name in TRAINED):
-            return
-        retained = {(item.question, item.answer) for item in items["retain"]}
-        shared = [item for item in items["forget"] if (item.question, item.answer) in retained]
-        if shared:
-            message = (
-                f"{len(shared)} rows stand in both forget and retain (first: {shared[0].origin}); "
-                "remove them from one, for they pull both ways"
-            )
-            if self.overlap == "error":
-                raise UnlearunError(f"{message}, or set overlap: warn")
-            log.warning("%s", message)
-
     def _pad_id(self) -> int:
         if self.formatter is None:
             raise UnlearunError("connect the datamodule to a tokenizer first")
@@ -310,14 +243,14 @@ class UnlearningDataModule(LightningDataModule):
         return int(pad) if pad is not None else self.formatter.end_id
 
     def _train_loader(self, name: str) -> DataLoader[Batch]:
-        examples = self._examples[name]
+        examples = self.examples(name)
         alternates = self._alternates if name == "forget" else None
         anchor = self.anchor if self.anchor in self.trained else self.trained[0]
         trainer = self.trainer
         sampler = StepSampler(
             [example.labelled for example in examples],
             RowStream(len(examples), self.seed + TRAINED.index(name), self.shuffle),
-            len(self._examples[anchor]),
+            len(self.examples(anchor)),
             self.batch_size,
             trainer.accumulate_grad_batches if trainer is not None else 1,
             trainer.global_rank if trainer is not None else 0,
@@ -348,38 +281,3 @@ class UnlearningDataModule(LightningDataModule):
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
-
-
-def _name_sources(
-    forget: Source | None,
-    retain: Source | None,
-    holdout: Source | None,
-    utility: Source | None,
-) -> dict[str, Source]:
-    sources = {"forget": forget, "retain": retain, "holdout": holdout}
-    if isinstance(utility, Mapping) and "path" not in utility:
-        taken = [name for name in utility if name in sources]
-        if taken:
-            raise UnlearunError(f"a utility set cannot be called {taken[0]!r}; choose another name")
-        sources.update(utility)
-    else:
-        sources["utility"] = utility
-    named = {name: source for name, source in sources.items() if source is not None}
-    if not any(name in named for name in TRAINED):
-        raise UnlearunError("there is neither a forget nor a retain set; add --data.forget FILE")
-    return named
-
-
-def _check_numbers(**bounds: tuple[int | None, int]) -> None:
-    problems = [
-        f"{name} is {value}; it must be at least {least}"
-        for name, (value, least) in bounds.items()
-        if value is not None and value < least
-    ]
-    if problems:
-        raise UnlearunError("; ".join(problems))
-
-
-def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise UnlearunError(f"{name} is {value!r}; it must be one of {', '.join(choices)}.{closest(value, choices)}")

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import instantiate_class
 from torch import Tensor
 
-from unlearun.data import Batch, Example, UnlearningDataModule
-from unlearun.errors import UnlearunError
-from unlearun.metrics import Evaluation, EvaluationSuite
+from unlearun.data import Batch
+from unlearun.errors import UnlearunError, check_bounds, check_choice
+from unlearun.methods.evaluated import EvaluatedModule
 from unlearun.models import (
     CHECKPOINT_KEY,
     FrozenCopy,
@@ -25,7 +23,6 @@ from unlearun.models import (
     Policy,
     Reference,
     TokenizerLike,
-    greedy_answers,
     load_model,
     load_tokenizer,
 )
@@ -56,7 +53,7 @@ class Term(NamedTuple):
         return self.total / max(self.over, 1)
 
 
-class UnlearningMethod(LightningModule):
+class UnlearningMethod(EvaluatedModule):
     """Base of all methods: minimises gamma * forget_loss + alpha * retain_loss.
 
     A method overrides `forget_loss`, rarely `retain_loss`, and says what it needs of a reference.
@@ -92,8 +89,7 @@ class UnlearningMethod(LightningModule):
         dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32",
     ) -> None:
         super().__init__()
-        if retain_loss_type not in ("NLL", "KL"):
-            raise UnlearunError(f"retain_loss_type is {retain_loss_type!r}; expected 'NLL' or 'KL'")
+        check_choice("retain_loss_type", retain_loss_type, ("NLL", "KL"))
         check_bounds(gamma=(gamma, 0.0), alpha=(alpha, 0.0))
         self.gamma = gamma
         self.alpha = alpha
@@ -103,13 +99,10 @@ class UnlearningMethod(LightningModule):
         self.model_name = model if isinstance(model, str) else None
         self.optimizer: dict[str, Any] = OPTIMIZER
         self.lr_scheduler: dict[str, Any] | None = None
-        self.evaluation: Evaluation | None = None
-        self._suite: EvaluationSuite | None = None
         self._tokenizer = tokenizer
         self._given_reference = reference
         self._reference: Reference | None = None
         self._step_parts: dict[str, Tensor] = {}
-        self.policy: Policy
         if not isinstance(model, str):
             self._adopt(model)
             # The weights may change before the first step asks for the reference, so it is made here.
@@ -271,92 +264,6 @@ class UnlearningMethod(LightningModule):
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": monitor}}
         return [optimizer], [scheduler]
 
-    # ---- evaluation -----------------------------------------------------------------------------------------
-
-    def on_validation_epoch_start(self) -> None:
-        """Make metrics for the sets that are evaluated."""
-        self._start_evaluation(self.trainer.val_dataloaders)
-
-    def on_test_epoch_start(self) -> None:
-        """Make metrics for the sets that are evaluated."""
-        self._start_evaluation(self.trainer.test_dataloaders)
-
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Feed one batch to all metrics of its set.
-
-        Args:
-            batch: Rows of one set.
-            batch_idx: Not used.
-            dataloader_idx: Which set.
-        """
-        if self._suite is None:
-            raise UnlearunError("validation_step runs inside the Trainer's validation only")
-        self._suite.update(self._suite.sets[dataloader_idx], self.policy(batch, "stats"), batch)
-
-    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """See `validation_step`."""
-        self.validation_step(batch, batch_idx, dataloader_idx)
-
-    def on_validation_epoch_end(self) -> None:
-        """Compute all metrics, keep them in ``evaluation`` and log them."""
-        if self._suite is None:
-            return
-        step = 0 if self.trainer.sanity_checking else self.trainer.global_step
-        self.evaluation = self._suite.compute(step)
-        if self.trainer.sanity_checking:  # Lightning keeps no values of this pass; ours is a real step 0
-            for logger in self.trainer.loggers:
-                logger.log_metrics(self.evaluation.summary, step=0)
-        else:
-            self.log_dict(self.evaluation.summary, batch_size=1, sync_dist=True)
-
-    def on_test_epoch_end(self) -> None:
-        """See `on_validation_epoch_end`."""
-        self.on_validation_epoch_end()
-
-    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[int, str]:
-        """Answer the questions of one batch.
-
-        Args:
-            batch: Rows of one set.
-            batch_idx: Not used.
-            dataloader_idx: Which set.
-
-        Returns:
-            The generated answer for each example id.
-        """
-        data = self._data()
-        ids = [] if batch.example_id is None else batch.example_id.tolist()
-        name = list(data.evaluated)[dataloader_idx]
-        rows = {example.example_id: example for example in data.evaluated_examples(name)}
-        known = [rows[example_id] for example_id in ids if example_id in rows]
-        return dict(zip([row.example_id for row in known], self.answer(known), strict=True))
-
-    def answer(self, examples: Sequence[Example]) -> list[str]:
-        """Answer the questions of some rows greedily, as the datamodule of the Trainer formats them.
-
-        Args:
-            examples: Rows of its sets.
-
-        Returns:
-            One text a row.
-        """
-        data = self._data()
-        if data.formatter is None or not examples:
-            return []
-        return greedy_answers(self.policy, data.formatter, examples, data.max_new_tokens)
-
-    def _data(self) -> UnlearningDataModule:
-        data = getattr(self.trainer, "datamodule", None)
-        if not isinstance(data, UnlearningDataModule):
-            raise UnlearunError("generating answers needs an UnlearningDataModule; give it to the Trainer")
-        return data
-
-    def _start_evaluation(self, loaders: Any) -> None:  # noqa: ANN401 - what the datamodule returned
-        names = list(loaders) if isinstance(loaders, dict) else [f"set{i}" for i in range(_count(loaders))]
-        if self._suite is None or list(self._suite.sets) != names:
-            self._suite = EvaluationSuite(names)
-        self._suite.to(self.device)
-
     # ---- checkpoints ----------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -369,28 +276,6 @@ class UnlearningMethod(LightningModule):
             "generation_config": _plain(self.model.generation_config.to_dict()),
             "model_config": {"model_type": self.model.config.model_type, **_plain(self.model.config.to_dict())},
         }
-
-
-def check_bounds(**bounds: tuple[float, float]) -> None:
-    """Check that numbers are finite and not below a least value.
-
-    Args:
-        bounds: For each name, the value and the least it may be.
-
-    Raises:
-        UnlearunError: All that are out of range.
-    """
-    problems = [
-        f"{name} is {value}; it must be a number of at least {least:g}"
-        for name, (value, least) in bounds.items()
-        if not least <= value < float("inf")
-    ]
-    if problems:
-        raise UnlearunError("; ".join(problems))
-
-
-def _count(loaders: Any) -> int:  # noqa: ANN401 - a loader or a list of them
-    return len(loaders) if isinstance(loaders, (list, tuple)) else 1
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON value

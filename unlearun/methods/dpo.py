@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from unlearun.data import Batch
-from unlearun.errors import UnlearunError
-from unlearun.methods.base import Term, UnlearningMethod, check_bounds
+from unlearun.errors import UnlearunError, check_bounds
+from unlearun.methods.base import Term, UnlearningMethod
 from unlearun.models import ModelLike
 from unlearun.ops import sequence_logprobs
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from unlearun.data import Batch
-from unlearun.methods.base import Term, UnlearningMethod, check_bounds
+from unlearun.errors import check_bounds
+from unlearun.methods.base import Term, UnlearningMethod
 from unlearun.models import ModelLike, check_layer, find_layers, output_projection
 
 

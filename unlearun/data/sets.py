@@ -1,0 +1,174 @@
+"""The sets of a run: read and checked once, made into token ids for a tokenizer, and chosen from for evaluation."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from unlearun.data.formatting import Example, Formatter
+from unlearun.data.refusals import choose_refusal
+from unlearun.data.rows import Item, Keys, check_rows
+from unlearun.data.sources import Source, read_rows
+from unlearun.errors import UnlearunError, all_at_once
+
+log = logging.getLogger(__name__)
+
+TRAINED = ("forget", "retain")
+
+
+def name_sources(
+    forget: Source | None,
+    retain: Source | None,
+    holdout: Source | None,
+    utility: Source | None,
+) -> dict[str, Source]:
+    """Name the sources of a run.
+
+    Args:
+        forget: Called forget, unless None.
+        retain: Called retain, unless None.
+        holdout: Called holdout, unless None.
+        utility: A source, called utility, or a mapping of names to sources.
+
+    Returns:
+        The sources by name.
+
+    Raises:
+        UnlearunError: There is nothing to train on, or a name is taken.
+    """
+    sources = {"forget": forget, "retain": retain, "holdout": holdout}
+    if isinstance(utility, Mapping) and "path" not in utility:
+        taken = [name for name in utility if name in sources]
+        if taken:
+            raise UnlearunError(f"a utility set cannot be called {taken[0]!r}; choose another name")
+        sources.update(utility)
+    else:
+        sources["utility"] = utility
+    named = {name: source for name, source in sources.items() if source is not None}
+    if not any(name in named for name in TRAINED):
+        raise UnlearunError("there is neither a forget nor a retain set; add --data.forget FILE")
+    return named
+
+
+class RowSets:
+    """Named sets of rows.
+
+    Args:
+        sources: Where the rows of each set come from.
+        keys: Which key of a row holds what.
+        overlap: What happens when rows stand in forget and retain: "allow", "warn" or "error".
+        seed: What the refusals, and the choice of evaluated rows, follow from.
+    """
+
+    def __init__(self, sources: Mapping[str, Source], keys: Keys, overlap: str, seed: int) -> None:
+        self.sources = sources
+        self.keys = keys
+        self.overlap = overlap
+        self.seed = seed
+        self._items: dict[str, list[Item]] = {}
+        self._examples: dict[str, list[Example]] = {}
+
+    def read(self) -> dict[str, list[Item]]:
+        """Read and check all files; cheap when called again.
+
+        Returns:
+            The rows of each set.
+
+        Raises:
+            UnlearunError: A file is missing, empty or broken, or rows lack what they need.
+        """
+        if not self._items:
+            items = {}
+            for name, source in self.sources.items():
+                where = f"the {name} set"
+                rows = read_rows(source, where)
+                items[name] = check_rows(rows, self.keys, where, needs_alternate=name == "forget")
+            self._check_overlap(items)
+            self._items = items
+        return self._items
+
+    def format(self, formatter: Formatter) -> None:
+        """Make token ids of all rows.
+
+        Args:
+            formatter: How.
+
+        Raises:
+            UnlearunError: Rows that cannot be kept, all of a set at once.
+        """
+        self._examples = {}
+        for name, items in self.read().items():
+            self._examples[name], cuts = formatter.format_all(items, f"the {name} set")
+            _warn_of_cuts(name, cuts, len(items), formatter.max_length)
+
+    def examples(self, name: str) -> list[Example]:
+        """Return the rows of a set as token ids, in the order of the set."""
+        return self._examples[name]
+
+    def choose(self, name: str, most: int | None) -> list[Example]:
+        """Return at most so many rows of a set, chosen by seed, in the order of the set.
+
+        Args:
+            name: The set.
+            most: How many; None for all.
+        """
+        examples = self._examples[name]
+        if most is None or len(examples) <= most:
+            return examples
+        generator = torch.Generator().manual_seed(self.seed)
+        chosen = torch.randperm(len(examples), generator=generator)[:most]
+        return [examples[i] for i in sorted(chosen.tolist())]
+
+    def format_alternates(self, formatter: Formatter) -> list[Example]:
+        """Make token ids of the forget rows with their alternate answers.
+
+        Args:
+            formatter: How.
+
+        Returns:
+            One example a forget row, with the same ids: the row's own alternate, or a refusal.
+
+        Raises:
+            UnlearunError: Rows that cannot be kept, all at once.
+        """
+        alternates: list[Example] = []
+        problems: list[str] = []
+        cuts = 0
+        for example in self._examples["forget"]:
+            item = example.item
+            if item.question is None:
+                raise UnlearunError(f"{item.origin}: plain text has no alternate answer; this method needs questions")
+            answer = item.alternate or choose_refusal(self.seed, example.example_id)
+            try:
+                alternate, cut = formatter.format(item, example.example_id, answer)
+            except UnlearunError as error:
+                problems.append(str(error))
+            else:
+                alternates.append(alternate)
+                cuts += cut
+        if problems:
+            raise all_at_once(problems, "the alternate answers of the forget set")
+        _warn_of_cuts("forget (alternate answers)", cuts, len(alternates), formatter.max_length)
+        return alternates
+
+    def _check_overlap(self, items: Mapping[str, Sequence[Item]]) -> None:
+        if self.overlap == "allow" or not all(name in items for name in TRAINED):
+            return
+        retained = {(item.question, item.answer) for item in items["retain"]}
+        shared = [item for item in items["forget"] if (item.question, item.answer) in retained]
+        if shared:
+            message = (
+                f"{len(shared)} rows stand in both forget and retain (first: {shared[0].origin}); "
+                "remove them from one, for they pull both ways"
+            )
+            if self.overlap == "error":
+                raise UnlearunError(f"{message}, or set overlap: warn")
+            log.warning("%s", message)
+
+
+def _warn_of_cuts(name: str, cuts: int, answers: int, max_length: int) -> None:
+    if cuts:
+        message = "%s: %d of %d answers are longer than max_length=%d tokens and were cut"
+        log.warning(message, name, cuts, answers, max_length)
