@@ -88,6 +88,9 @@ def test_the_config_names_what_it_cannot_hold(unlearner):
     text = (folder / "config.yaml").read_text()
     assert yaml.safe_load(text)["model"]["init_args"]["model"] == "<object LlamaForCausalLM>"
     assert "once a name stands in place" in text
+    assert yaml.safe_load(text)["trainer"]["max_epochs"] == 1
+    assert yaml.safe_load(text)["data"]["batch_size"] == 8
+    assert yaml.safe_load(text)["optimizer"]["init_args"]["lr"] == 1e-5
 
 
 def test_save_and_load(unlearner, tmp_path):
@@ -99,6 +102,14 @@ def test_save_and_load(unlearner, tmp_path):
     assert other.evaluate() != saved
     other.load_model(tmp_path / "saved")
     assert other.evaluate() == pytest.approx(saved)
+    assert not other.model.training
+
+
+def test_a_learning_rate_outlives_a_change_of_model(unlearner, tmp_path):
+    unlearner.run(num_epochs=1, learning_rate=0.01)
+    unlearner.save_model(tmp_path / "saved")
+    unlearner.load_model(tmp_path / "saved")
+    assert unlearner.method.optimizer["init_args"]["lr"] == 0.01
 
 
 def test_mistakes_are_explained(unlearner, tmp_path):
@@ -106,6 +117,8 @@ def test_mistakes_are_explained(unlearner, tmp_path):
         Unlearning("grad_dif", "pocket")
     with pytest.raises(UnlearunError, match="Did you mean 'beta'"):
         Unlearning("simnpo", "pocket", betta=2.0)
+    with pytest.raises(UnlearunError, match="has no argument 'alpha'"):
+        Unlearning("grad_ascent", "pocket", alpha=2.0)
     with pytest.raises(UnlearunError, match="load_data"):
         Unlearning("simnpo", "pocket").run()
     with pytest.raises(UnlearunError, match="Did you mean 'max_length'"):

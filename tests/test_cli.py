@@ -147,8 +147,21 @@ def test_validate_a_checkpoint(small, tmp_path):
     (checkpoint,) = (run / "1" / "checkpoints").glob("*.ckpt")
     assert main(["validate", "--config", "simnpo", *small, "--ckpt_path", str(checkpoint)]) == 0
     fitted = json.loads((run / "1" / "eval" / "step=1.json").read_text())["summary"]
-    (validated,) = (run / "2" / "eval").glob("step=*.json")
-    assert json.loads(validated.read_text())["summary"] == pytest.approx(fitted)
+    validated = json.loads((run / "2" / "eval" / "step=1.json").read_text())
+    assert validated["summary"] == pytest.approx(fitted)
+    assert validated["fingerprint"]["checkpoint"] == str(checkpoint)
+
+
+def test_a_resumed_run_shows_the_start_of_the_run_it_goes_on_from(small, tmp_path, capsys):
+    assert main(["fit", "--config", "simnpo", "--optimizer.lr", "0.01", *small]) == 0
+    run = tmp_path / "outputs" / "simnpo"
+    (checkpoint,) = (run / "1" / "checkpoints").glob("*.ckpt")
+    capsys.readouterr()
+    more = ["--optimizer.lr", "0.01", "--trainer.max_epochs", "2", "--ckpt_path", str(checkpoint)]
+    assert main(["fit", "--config", "simnpo", *small, *more]) == 0
+    assert {file.name for file in (run / "2" / "eval").iterdir()} == {"step=2.json"}
+    start = json.loads((run / "1" / "eval" / "step=0.json").read_text())["summary"]["forget/perplexity"]
+    assert re.search(rf"forget/perplexity\s+{start:.3f}\s", capsys.readouterr().out)
 
 
 def test_predict_writes_every_answer(small, tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +13,12 @@ from lightning.pytorch import Trainer, seed_everything
 from unlearun import report
 from unlearun.data import Source, UnlearningDataModule
 from unlearun.errors import UnlearunError, closest
-from unlearun.methods import METHODS, OPTIMIZER, UnlearningMethod
+from unlearun.files import write_whole
+from unlearun.methods import METHODS, UnlearningMethod
 from unlearun.models import ModelLike, TokenizerLike, load_model, load_tokenizer, save_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-log = logging.getLogger(__name__)
 
 
 def find_method(name: str) -> type[UnlearningMethod]:
@@ -83,10 +81,12 @@ class Unlearning:
         self.method = cls(model, tokenizer=tokenizer, **kwargs)
         self.output_dir = report.OUTPUT_DIR if output_dir is None else output_dir
         self.data: UnlearningDataModule | None = None
+        given = {**_defaults(cls), "model": model, "tokenizer": tokenizer, **kwargs}
         self._config: dict[str, Any] = {
             "seed_everything": seed,
             "output_dir": str(self.output_dir),
-            "model": {"class_path": cls.__name__, "init_args": {"model": model, "tokenizer": tokenizer, **kwargs}},
+            "model": {"class_path": cls.__name__, "init_args": given},
+            "optimizer": self.method.optimizer,
         }
 
     def load_data(
@@ -115,12 +115,11 @@ class Unlearning:
             "retain": retain_data,
             "holdout": holdout_data,
             "utility": utility_data,
-            "seed": self.seed,
             **kwargs,
         }
         self.data = UnlearningDataModule(**arguments)
         self.data.read()
-        self._config["data"] = {name: value for name, value in arguments.items() if value is not None}
+        self._config["data"] = {**_defaults(UnlearningDataModule), **arguments}
 
     def run(
         self,
@@ -149,11 +148,12 @@ class Unlearning:
         if batch_size is not None:
             data.batch_size = self._config["data"]["batch_size"] = batch_size
         if learning_rate is not None:
-            init_args = {**OPTIMIZER["init_args"], "lr": learning_rate}
-            self.method.optimizer = self._config["optimizer"] = {**OPTIMIZER, "init_args": init_args}
+            given = self.method.optimizer
+            changed = {**given, "init_args": {**given["init_args"], "lr": learning_rate}}
+            self.method.optimizer = self._config["optimizer"] = changed
         named = {"max_epochs": num_epochs, "accumulate_grad_batches": gradient_accumulation_steps}
         arguments = {**kwargs, **{name: value for name, value in named.items() if value is not None}}
-        self._config["trainer"] = arguments
+        self._config["trainer"] = {**report.TRAINER_DEFAULTS, **arguments}
         trainer = self._make_trainer(arguments)
         trainer.fit(self.method, datamodule=data)
         report.finish(trainer, self.method, data)
@@ -200,10 +200,12 @@ class Unlearning:
         Args:
             folder: What `save_model` or a run wrote.
         """
-        name = str(folder)
-        init_args = {**self._config["model"]["init_args"], "model": name, "tokenizer": load_tokenizer(name)}
-        self.method = type(self.method)(**{**init_args, "model": load_model(name)})
-        self._config["model"]["init_args"] = {**init_args, "tokenizer": None}
+        name, old = str(folder), self.method
+        init_args = {**self._config["model"]["init_args"], "model": name, "tokenizer": None}
+        loaded = {"model": load_model(name, old.dtype_name), "tokenizer": load_tokenizer(name)}
+        self.method = type(old)(**{**init_args, **loaded})
+        self.method.optimizer, self.method.lr_scheduler = old.optimizer, old.lr_scheduler
+        self._config["model"]["init_args"] = init_args
 
     @property
     def model(self) -> PreTrainedModel:
@@ -213,6 +215,7 @@ class Unlearning:
 
     def _load(self) -> None:
         self.method.configure_model()
+        self.method.policy.eval()
 
     def _loaded_data(self) -> UnlearningDataModule:
         if self.data is None:
@@ -230,7 +233,7 @@ class Unlearning:
         note = "# unlearun fit --config config.yaml runs this again"
         if "<object" in text:
             note += ", once a name stands in place of each <object>"
-        (folder / "config.yaml").write_text(f"{note}\n{text}", encoding="utf-8")
+        write_whole(folder / "config.yaml", f"{note}\n{text}")
 
 
 def _evaluation_only(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -249,15 +252,29 @@ def _choose(summary: dict[str, float], metrics: Sequence[str] | None) -> report.
     return report.Results({name: v for name, v in values.items() if name.rpartition("/")[2] in metrics})
 
 
+def _parameters(owner: type) -> dict[str, inspect.Parameter]:
+    """Return what a constructor takes, those of its bases included where it hands ``**kwargs`` on to them."""
+    found: dict[str, inspect.Parameter] = {}
+    for cls in owner.__mro__:
+        if "__init__" not in vars(cls):
+            continue
+        parameters = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
+        for name, parameter in parameters.items():
+            if name != "self" and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+                found.setdefault(name, parameter)
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            break
+    return {name: parameter for name, parameter in found.items() if name not in getattr(owner, "fixed", ())}
+
+
+def _defaults(owner: type) -> dict[str, Any]:
+    parameters = _parameters(owner).items()
+    return {name: parameter.default for name, parameter in parameters if parameter.default is not parameter.empty}
+
+
 def _check_arguments(owner: type, arguments: dict[str, Any]) -> None:
     """Refuse an argument that a constructor does not take, and say which one may be meant."""
-    known: set[str] = set()
-    for cls in owner.__mro__:
-        if "__init__" in vars(cls):
-            parameters = inspect.signature(cls.__init__).parameters.values()  # type: ignore[misc]
-            known |= {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
-            if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-                break
+    known = _parameters(owner)
     unknown = [name for name in arguments if name not in known]
     if unknown:
         raise UnlearunError(f"{owner.__name__} has no argument {unknown[0]!r}.{closest(unknown[0], known)}")
@@ -272,5 +289,4 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - any value of a config
         return value
     if isinstance(value, Path):
         return str(value)
-    name = getattr(value, "name_or_path", None)
-    return name if isinstance(name, str) and name else f"<object {type(value).__name__}>"
+    return f"<object {type(value).__name__}>"  # a name of its own would not say which weights it holds

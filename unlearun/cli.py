@@ -14,6 +14,7 @@ from unlearun import report
 from unlearun.data import UnlearningDataModule, preview
 from unlearun.errors import UnlearunError
 from unlearun.explain import explain
+from unlearun.files import write_whole
 from unlearun.methods import METHODS, OPTIMIZER, UnlearningMethod
 from unlearun.shipped import find_config
 
@@ -75,7 +76,7 @@ class UnlearunCLI(LightningCLI):
         self.model.lr_scheduler = _as_dict(self._get(self.config, "lr_scheduler"))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Make the Trainer, with a run folder unless the user brings a logger of their own."""
+        """Make the Trainer, with a run folder, and TensorBoard unless the user brings another logger."""
         config = self._get(self.config_init, "trainer")
         root = self._get(self.config_init, "output_dir")
         run = report.run_arguments(config, root, self.model, self._write_config)
@@ -83,7 +84,7 @@ class UnlearunCLI(LightningCLI):
 
     def _write_config(self, folder: Path) -> None:
         parser, config = self._parser(self.subcommand), self.config.get(str(self.subcommand), self.config)
-        parser.save(config, folder / "config.yaml", skip_none=False, multifile=False)
+        write_whole(folder / "config.yaml", parser.dump(config, skip_none=False))
 
     def after_fit(self) -> None:
         """Print what has changed."""

@@ -9,6 +9,18 @@ from unlearun.data import Batch, UnlearningDataModule, choose_refusal
 from unlearun.errors import UnlearunError
 
 
+def stub_trainer(rank=0, world=1, accumulate=1, **more):
+    """What the datamodule reads of a Trainer."""
+    return SimpleNamespace(
+        global_rank=rank,
+        world_size=world,
+        accumulate_grad_batches=accumulate,
+        limit_train_batches=1.0,
+        overfit_batches=0,
+        **more,
+    )
+
+
 def rows(count: int, key: str = "a") -> list[dict[str, str]]:
     """Rows whose answers have 1, 2, 3, ... letters: with the space before and eos, 3, 4, 5, ... labelled tokens."""
     return [{"question": f"{key}{n}?", "answer": "x" * (n + 1)} for n in range(count)]
@@ -22,7 +34,7 @@ def connected(*sources, tokenizer=None, trained=("forget", "retain"), needs_alte
 
 def under_trainer(data, rank=0, world=1, accumulate=1, epoch=0):
     """The training batches of one process, as a Trainer asks for them."""
-    data.trainer = SimpleNamespace(global_rank=rank, world_size=world, accumulate_grad_batches=accumulate)
+    data.trainer = stub_trainer(rank, world, accumulate)
     loader = data.train_dataloader()
     for one in loader.flattened:
         one.sampler.set_epoch(epoch)
@@ -329,7 +341,7 @@ def test_ranks_evaluate_each_row_once():
     data = connected(rows(9), RETAIN, eval_batch_size=2)
     seen = []
     for rank in range(2):
-        data.trainer = SimpleNamespace(global_rank=rank, world_size=2)
+        data.trainer = stub_trainer(rank, 2)
         batches = list(data.val_dataloader()["forget"])
         assert len(batches) == 3
         seen += [int(row) for batch in batches for row in batch.example_id if row >= 0]
@@ -347,7 +359,7 @@ def test_without_a_tokenizer_setup_says_what_to_do():
 def test_the_trainers_method_is_connected_by_itself():
     method = SimpleNamespace(tokenizer=make_tokenizer(), trained_sets=("forget",), needs_alternate=True)
     data = UnlearningDataModule(FORGET)
-    data.trainer = SimpleNamespace(lightning_module=method)
+    data.trainer = stub_trainer(lightning_module=method)
     data.setup("fit")
     assert data.trained == ("forget",)
     assert len(data.alternates()) == 4

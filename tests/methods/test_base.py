@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 from conftest import FORGET, RETAIN, make_gpt2, make_llama, make_tokenizer, random_batch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 
-from unlearun.data import UnlearningDataModule
+from unlearun.data import UnlearningDataModule, collate
 from unlearun.errors import UnlearunError
 from unlearun.methods import DPO, RMU, GradAscent, GradDiff, SimNPO
 
@@ -85,11 +85,16 @@ def test_dropout_is_on_in_training_and_off_in_the_reference():
 
 def test_gradient_checkpointing_changes_no_gradient():
     batch = {"forget": random_batch(), "retain": random_batch(seed=2)}
-    gradients = []
+    gradients, runs = [], []
     for checkpointing in (False, True):
         method = GradDiff(make_llama(), gradient_checkpointing=checkpointing)
+        method.training_step(batch, 0)  # the first forward also checks the head
+        calls = []
+        method.model.model.layers[0].mlp.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
         method.training_step(batch, 0).backward()
         gradients.append([p.grad for p in method.parameters()])
+        runs.append(len(calls))
+    assert runs == [2, 4]  # forget and retain, each computed again in the backward pass
     assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(*gradients, strict=True))
 
 
@@ -117,13 +122,113 @@ def test_retain_is_needed_where_there_is_a_retain_term():
         Trainer(max_steps=1, **QUIET).fit(SimNPO(make_llama(), tokenizer=make_tokenizer()), datamodule=data)
 
 
-def test_step_zero_is_evaluated_with_all_rows():
-    method = SimNPO(make_llama(), tokenizer=make_tokenizer())
+class Seen(Callback):
+    """Keeps what every validation has found."""
+
+    def __init__(self):
+        self.evaluations = []
+
+    def on_validation_end(self, trainer, pl_module):
+        self.evaluations.append(pl_module.evaluation)
+
+
+def test_step_zero_is_a_whole_validation_under_a_plain_trainer_too():
+    method, seen = SimNPO(make_llama(), tokenizer=make_tokenizer()), Seen()
+    data = UnlearningDataModule(FORGET, RETAIN, batch_size=2, eval_batch_size=1)
+    settings = {**QUIET, "limit_val_batches": 1.0, "callbacks": [seen]}
+    Trainer(max_epochs=1, **settings).fit(method, datamodule=data)
+    assert [evaluation.step for evaluation in seen.evaluations] == [0, 2]
+    assert all(len(evaluation.examples["forget"]) == len(FORGET) for evaluation in seen.evaluations)
+    assert all(len(evaluation.examples["retain"]) == len(RETAIN) for evaluation in seen.evaluations)
+
+
+def test_no_sanity_steps_means_none():
+    method, seen = SimNPO(make_llama(), tokenizer=make_tokenizer()), Seen()
+    settings = {**QUIET, "limit_val_batches": 1.0, "callbacks": [seen], "num_sanity_val_steps": 0}
+    Trainer(max_epochs=1, **settings).fit(method, datamodule=UnlearningDataModule(FORGET, RETAIN))
+    assert [evaluation.step for evaluation in seen.evaluations] == [1]
+
+
+def test_a_resumed_run_has_the_start_as_reference_and_no_second_step_zero(tmp_path):
+    make_llama().save_pretrained(tmp_path / "tiny")
+    settings = {**QUIET, "limit_val_batches": 1.0}
+
+    def run(**arguments):
+        method = GradDiff(str(tmp_path / "tiny"), tokenizer=make_tokenizer(), retain_loss_type="KL")
+        method.optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}}
+        seen = Seen()
+        trainer = Trainer(**settings, callbacks=[seen], max_epochs=arguments.pop("max_epochs"))
+        trainer.fit(method, datamodule=UnlearningDataModule(FORGET, RETAIN, batch_size=2), **arguments)
+        return trainer, method, [evaluation.step for evaluation in seen.evaluations]
+
+    trainer, _, steps = run(max_epochs=1)
+    assert steps == [0, 2]
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    _, resumed, steps = run(max_epochs=2, ckpt_path=tmp_path / "x.ckpt", weights_only=True)
+    assert steps == [4]
+    _, whole, _ = run(max_epochs=2)
+    assert all(torch.equal(*pair) for pair in zip(resumed.parameters(), whole.parameters(), strict=True))
+    start = GradDiff(make_llama(), retain_loss_type="KL").reference.logits(random_batch())
+    assert torch.equal(resumed.reference.logits(random_batch()), start)
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
+def test_the_reference_has_the_precision_of_the_policy(precision):
+    class First(GradDiff):
+        def training_step(self, batch, batch_idx):
+            self.first = getattr(self, "first", self.retain_loss(batch["retain"]).mean().item())
+            return super().training_step(batch, batch_idx)
+
+    method = First(make_llama(), tokenizer=make_tokenizer(), retain_loss_type="KL")
+    Trainer(max_steps=1, precision=precision, **QUIET).fit(method, datamodule=UnlearningDataModule(FORGET, RETAIN))
+    assert method.first == pytest.approx(0.0, abs=1e-7)
+
+
+def test_a_limited_epoch_divides_its_last_step_by_the_rows_that_run():
+    """Three batches of one row, two accumulated: the second step holds one row and is divided by that one."""
+    method = Recorded(make_llama().double(), tokenizer=make_tokenizer(), alpha=0.0)
+    method.optimizer = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.0}}
+    data = UnlearningDataModule(FORGET, batch_size=1, shuffle=False)
+    Trainer(max_epochs=1, accumulate_grad_batches=2, limit_train_batches=3, **QUIET).fit(method, datamodule=data)
+    third = collate(data.examples("forget")[2:3], pad_id=0)
+    expected = (make_llama().double()(third.input_ids, labels=third.labels).loss).item()
+    assert method.steps[1]["forget_loss"] == pytest.approx(-expected, rel=1e-6)
+
+
+def test_without_weight_there_is_no_retain_term_and_no_retain_set_is_needed():
+    method = GradDiff(make_llama(), tokenizer=make_tokenizer(), alpha=0.0, retain_loss_type="KL")
+    assert method.trained_sets == ("forget",)
+    Trainer(max_steps=1, **QUIET).fit(method, datamodule=UnlearningDataModule(FORGET))
+
+
+def test_the_policy_trains_in_train_mode_and_answers_in_eval_mode():
+    modes = []
+
+    class Watched(GradDiff):
+        def training_step(self, batch, batch_idx):
+            modes.append(self.model.training)
+            return super().training_step(batch, batch_idx)
+
+    model = make_gpt2(dropout=0.1)
+    method = Watched(model, tokenizer=make_tokenizer())
+    method.eval()
+    Trainer(max_steps=1, **QUIET).fit(method, datamodule=UnlearningDataModule(FORGET, RETAIN))
+    assert modes == [True]
+    assert not model.training
+
+
+def test_overfitting_a_batch_repeats_the_whole_batch():
+    seen = []
+
+    class Watched(GradDiff):
+        def training_step(self, batch, batch_idx):
+            seen.append(batch["forget"].example_id.tolist())
+            return super().training_step(batch, batch_idx)
+
+    method = Watched(make_llama(), tokenizer=make_tokenizer())
     data = UnlearningDataModule(FORGET, RETAIN, batch_size=2)
-    Trainer(**{**QUIET, "limit_val_batches": 1.0}).validate(method, datamodule=data, verbose=False)
-    assert len(method.evaluation.examples["forget"]) == len(FORGET)
-    assert len(method.evaluation.examples["retain"]) == len(RETAIN)
-    assert method.evaluation.step == 0
+    Trainer(max_epochs=2, overfit_batches=1, **QUIET).fit(method, datamodule=data)
+    assert seen == [[0, 1], [0, 1]]
 
 
 def test_a_copy_given_as_reference_is_used():

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 from conftest import make_gpt2, make_llama, random_batch
@@ -53,6 +51,18 @@ def test_direction_is_a_unit_vector_of_positive_numbers_that_follows_from_the_se
     assert not torch.equal(u, draw_direction(64, seed=4))
 
 
+def test_the_direction_is_the_same_whatever_device_and_precision_are_the_default():
+    """Lightning loads models inside the context of its device and, for true half precision, of its dtype."""
+    plain = draw_direction(8, seed=1)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.device("meta"):
+            drawn = draw_direction(8, seed=1)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(drawn, plain)
+
+
 def test_direction_is_in_the_checkpoint_and_the_reference_is_not():
     names = RMU(make_llama(layers=4)).state_dict().keys()
     assert "direction" in names
@@ -81,13 +91,16 @@ def test_later_layers_and_the_head_never_run():
     RMU(model, target_layer=1).training_step(batch, 0).backward()
 
 
-def test_padding_and_prompts_change_nothing_but_through_attention():
-    model, batch = make_llama(layers=4), random_batch()
-    changed = copy.deepcopy(batch)
-    changed.input_ids[batch.attention_mask == 0] = 3
-    method = RMU(model, target_layer=1)
-    plain, other = (method.training_step({"forget": b, "retain": b}, 0).item() for b in (batch, changed))
-    assert other == pytest.approx(plain, rel=1e-6)
+def test_padding_changes_nothing_and_the_answer_does():
+    batch, padded, answered = (random_batch() for _ in range(3))
+    padded.input_ids[batch.attention_mask == 0] = 3
+    answered.input_ids[0, 5] = (batch.input_ids[0, 5] + 1) % 60
+    method = RMU(make_llama(layers=4), reference=make_llama(layers=4, seed=5), target_layer=1)
+    for name in ("forget", "retain"):
+        loss = getattr(method, f"{name}_loss")
+        plain, same, other = (loss(changed).mean().item() for changed in (batch, padded, answered))
+        assert same == pytest.approx(plain, rel=1e-6)
+        assert abs(other - plain) > 1e-5
 
 
 def test_a_row_without_labels_counts_for_nothing():

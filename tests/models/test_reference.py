@@ -34,7 +34,7 @@ def same(left, right, tolerance=1e-5):
 @pytest.mark.parametrize("make", [make_llama, make_gpt2])
 def test_equals_the_policy_at_the_start_and_stays(make):
     policy, batch = Policy(make()), random_batch()
-    reference = FrozenCopy(policy)
+    reference = FrozenCopy(policy.model)
     start = all_of(reference, batch)
     assert same(start, of_policy(policy, batch))
     change(policy)
@@ -44,7 +44,7 @@ def test_equals_the_policy_at_the_start_and_stays(make):
 
 def test_stays_through_optimizer_steps():
     policy, batch = Policy(make_llama()), random_batch()
-    reference = FrozenCopy(policy)
+    reference = FrozenCopy(policy.model)
     start = all_of(reference, batch)
     optimizer = torch.optim.SGD(policy.parameters(), lr=1.0)
     for _ in range(3):
@@ -57,7 +57,7 @@ def test_stays_through_optimizer_steps():
 
 def test_shares_no_memory_and_keeps_ties():
     model = make_gpt2()
-    reference = FrozenCopy(Policy(model))
+    reference = FrozenCopy(model)
     ours = {parameter.data_ptr() for parameter in model.parameters()}
     copied = reference.policy.model
     assert not ours & {parameter.data_ptr() for parameter in copied.parameters()}
@@ -66,7 +66,7 @@ def test_shares_no_memory_and_keeps_ties():
 
 def test_wants_no_gradient():
     policy, batch = Policy(make_llama()), random_batch()
-    reference = FrozenCopy(policy)
+    reference = FrozenCopy(policy.model)
     assert not any(parameter.requires_grad for parameter in reference.policy.parameters())
     assert not any(value.requires_grad for value in all_of(reference, batch))
     assert all(parameter.requires_grad for parameter in policy.parameters())
@@ -79,7 +79,7 @@ def test_is_without_dropout_while_the_policy_has_it():
     policy.eval()
     expected = [value.detach() for value in of_policy(policy, batch)]
     policy.train()
-    reference = FrozenCopy(policy)
+    reference = FrozenCopy(policy.model)
     assert policy.training
     assert not any(module.training for module in reference.policy.modules())
     assert same(all_of(reference, batch), expected)
@@ -90,7 +90,7 @@ def test_is_without_dropout_while_the_policy_has_it():
 def test_rows_without_labels_give_zero():
     batch = random_batch()
     batch.labels[1] = -100
-    total = FrozenCopy(Policy(make_llama())).sequence_logprobs(batch)
+    total = FrozenCopy(make_llama()).sequence_logprobs(batch)
     assert total.shape == (3,)
     assert total[1] == 0
     assert (total[[0, 2]] < 0).all()

@@ -5,6 +5,7 @@ Shapes: B rows, T tokens.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -66,6 +67,10 @@ class Batch:
         """Rows with an answer of the optimizer step, to divide a sum over rows by."""
         return int(self.mask.any(-1).sum()) if self.step_rows is None else self.step_rows
 
+    def pin_memory(self) -> Batch:
+        """Return a copy in page-locked memory, from which copies to a GPU overlap with work."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """Return a copy on another device.
 
@@ -73,9 +78,13 @@ class Batch:
             device: Where to.
             non_blocking: Whether the copy may overlap with work on the host.
         """
-        moved: dict[str, Any] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            movable = isinstance(value, (Tensor, Batch))
-            moved[field.name] = value.to(device, non_blocking=non_blocking) if movable else value
-        return Batch(**moved)
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        changed: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name, value in changed.items():
+            if isinstance(value, Tensor):
+                changed[name] = change(value)
+            elif isinstance(value, Batch):
+                changed[name] = value._map(change)
+        return Batch(**changed)

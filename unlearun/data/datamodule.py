@@ -204,7 +204,8 @@ class UnlearningDataModule(LightningDataModule):
         Args:
             stage: fit, validate, test or predict.
         """
-        method: Any = self.trainer.lightning_module if self.trainer is not None else None
+        trainer: Any = self.trainer
+        method: Any = trainer.lightning_module if trainer is not None else None
         if method is not None and hasattr(method, "trained_sets"):
             trained = method.trained_sets if stage == "fit" else ()
             self.connect(method.tokenizer, trained, method.needs_alternate)
@@ -212,6 +213,8 @@ class UnlearningDataModule(LightningDataModule):
             raise UnlearunError(
                 "the datamodule does not know the tokenizer; call data.connect(tokenizer) before the Trainer runs"
             )
+        if trainer is not None and trainer.overfit_batches and trainer.accumulate_grad_batches * trainer.world_size > 1:
+            raise UnlearunError("overfit_batches repeats whole batches; use it on one device without accumulation")
         for name in self.evaluated:
             total, chosen = len(self.examples(self.evaluated[name])), len(self.evaluated_examples(name))
             if chosen < total:
@@ -257,7 +260,9 @@ class UnlearningDataModule(LightningDataModule):
             trainer.world_size if trainer is not None else 1,
             None if alternates is None else [example.labelled for example in alternates],
         )
-        return self._loader(DrawnBatches(examples, self._pad_id(), alternates), sampler)
+        limit = trainer.limit_train_batches if trainer is not None else None
+        sampler.most = limit if isinstance(limit, int) or limit is None else int(limit * len(sampler))
+        return self._loader(DrawnBatches(examples, self._pad_id(), alternates, self.batch_size), sampler)
 
     def _eval_loader(self, name: str) -> DataLoader[Batch]:
         examples = sorted(self.evaluated_examples(name), key=lambda example: len(example.input_ids))
@@ -270,7 +275,7 @@ class UnlearningDataModule(LightningDataModule):
             rank=trainer.global_rank if trainer is not None else 0,
             world_size=trainer.world_size if trainer is not None else 1,
         )
-        return self._loader(DrawnBatches(examples, self._pad_id()), sampler)
+        return self._loader(DrawnBatches(examples, self._pad_id(), batch_size=sampler.batch_size), sampler)
 
     def _loader(self, batches: DrawnBatches, sampler: StepSampler) -> DataLoader[Batch]:
         return DataLoader(

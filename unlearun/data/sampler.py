@@ -34,8 +34,8 @@ class Draw:
 class RowStream:
     """An endless stream of shuffled rows: each permutation is used up before the next begins.
 
-    It has no state: where row k stands follows from (seed, k) alone, so every process sees the same stream and a
-    resumed run goes on in it.
+    It has no state: where row k stands follows from (seed, k) alone, so every process sees the same stream, and a
+    run that is resumed at the end of an epoch goes on in it.
 
     Args:
         size: How many rows the set has.
@@ -81,6 +81,7 @@ class StepSampler(DistributedSampler[Draw]):
         rank: This process.
         world_size: How many processes there are.
         alternate_lengths: Labelled tokens of each row's alternate answer, if there are alternates.
+        most: At most so many micro-batches of an epoch will be run; the last step is then as small as they make it.
     """
 
     def __init__(
@@ -93,12 +94,14 @@ class StepSampler(DistributedSampler[Draw]):
         rank: int = 0,
         world_size: int = 1,
         alternate_lengths: Sequence[int] | None = None,
+        most: int | None = None,
     ) -> None:
         super().__init__(range(epoch_rows), num_replicas=world_size, rank=rank, shuffle=False)  # type: ignore[arg-type]
         self.lengths = lengths
         self.alternate_lengths = alternate_lengths
         self.stream = stream
         self.epoch_rows = epoch_rows
+        self.most = most
         self.batch_size = batch_size
         self.accumulate = accumulate
 
@@ -111,6 +114,8 @@ class StepSampler(DistributedSampler[Draw]):
         rows = self.stream.slice(first, first + self.epoch_rows)
         micro = self.batch_size * self.num_replicas
         step = micro * self.accumulate
+        if self.most is not None:
+            rows = rows[: self.most * micro]
         for start in range(0, len(rows), step):
             window = rows[start : start + step]
             tokens = sum(self.lengths[row] for row in window)
@@ -124,25 +129,34 @@ class StepSampler(DistributedSampler[Draw]):
 
 
 class DrawnBatches(Dataset[Batch]):
-    """Makes the batch of a `Draw`; a plain number gives that row alone.
+    """Makes the batch of a `Draw`; a plain number gives that batch of the set in its own order.
 
     Args:
         examples: The rows of a set.
         pad_id: What stands in padding.
         alternates: The same rows with other answers, if the method needs them.
+        batch_size: Rows a batch, where a plain number is asked for: when Lightning overfits the first batches.
     """
 
-    def __init__(self, examples: Sequence[Example], pad_id: int, alternates: Sequence[Example] | None = None) -> None:
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        pad_id: int,
+        alternates: Sequence[Example] | None = None,
+        batch_size: int = 1,
+    ) -> None:
         self.examples = examples
         self.pad_id = pad_id
         self.alternates = alternates
+        self.batch_size = batch_size
 
     def __len__(self) -> int:
-        return len(self.examples)
+        return -(-len(self.examples) // self.batch_size)
 
     def __getitem__(self, draw: Draw | int) -> Batch:
         if isinstance(draw, int):
-            draw = Draw((draw,), self.examples[draw].labelled, 1)
+            rows = range(len(self.examples))[draw * self.batch_size : (draw + 1) * self.batch_size]
+            draw = Draw(tuple(rows), sum(self.examples[row].labelled for row in rows), len(rows))
         batch = self._collate(self.examples, draw, draw.step_tokens)
         if self.alternates is not None:
             batch.alternate = self._collate(self.alternates, draw, draw.alternate_tokens or None)

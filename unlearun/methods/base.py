@@ -5,11 +5,10 @@ Shapes: B rows, T tokens.
 
 from __future__ import annotations
 
-import copy
-import logging
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import torch
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.cli import instantiate_class
 from torch import Tensor
 
@@ -30,8 +29,6 @@ from unlearun.ops import token_kl
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-log = logging.getLogger(__name__)
 
 # The optimizer of every method unless another is given, in the form that configs have.
 OPTIMIZER: dict[str, Any] = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-5}}
@@ -56,7 +53,8 @@ class Term(NamedTuple):
 class UnlearningMethod(EvaluatedModule):
     """Base of all methods: minimises gamma * forget_loss + alpha * retain_loss.
 
-    A method overrides `forget_loss`, rarely `retain_loss`, and says what it needs of a reference.
+    A method overrides `forget_loss`, rarely `retain_loss`, and says what it needs of a reference. Attributes that its
+    `choose_trainable` or `needs_reference` reads must be set before ``super().__init__``, which takes in the model.
 
     Args:
         model: A hub id, a folder, a GGUF file, ``pocket`` (ships with the package), or a model object.
@@ -70,12 +68,14 @@ class UnlearningMethod(EvaluatedModule):
         dtype: What the weights are kept in; the computing precision is the Trainer's.
 
     Attributes:
-        trained_sets: The sets that the loss reads.
+        has_retain_term: Whether the method has a retain loss at all.
         needs_alternate: Whether forget batches must carry an alternate answer.
+        fixed: Arguments of the base that the method does not take.
     """
 
-    trained_sets: ClassVar[tuple[str, ...]] = ("forget", "retain")
+    has_retain_term: ClassVar[bool] = True
     needs_alternate: ClassVar[bool] = False
+    fixed: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -112,9 +112,14 @@ class UnlearningMethod(EvaluatedModule):
     # ---- what a method says ---------------------------------------------------------------------------------
 
     @property
+    def trained_sets(self) -> tuple[str, ...]:
+        """The sets that the loss reads: retain only where its term has a weight."""
+        return ("forget", "retain") if self.has_retain_term and self.alpha > 0 else ("forget",)
+
+    @property
     def needs_reference(self) -> bool:
         """Whether the loss reads the frozen model."""
-        return self.retain_loss_type == "KL" and "retain" in self.trained_sets and self.alpha > 0
+        return self.retain_loss_type == "KL" and "retain" in self.trained_sets
 
     def forget_loss(self, batch: Batch) -> Term:
         """Return what is minimised on the forget set.
@@ -170,29 +175,44 @@ class UnlearningMethod(EvaluatedModule):
 
     def configure_model(self) -> None:
         """Load the model, once; Lightning calls this after the data has been checked."""
-        if "policy" not in self._modules:
-            if self.model_name is None:
-                raise UnlearunError("there is no model to load")
-            self._adopt(load_model(self.model_name, self.dtype_name))
-        # Before a checkpoint is restored: the reference is the start, not where a resumed run stands.
-        if self.needs_reference and self._reference is None and self._is_fitting():
-            self._reference = self._make_reference()
+        # On the CPU: Lightning calls this inside the context of its device, which transformers would take for a
+        # device map, and moves the module itself later.
+        with torch.device("cpu"):
+            if "policy" not in self._modules:
+                if self.model_name is None:
+                    raise UnlearunError("there is no model to load")
+                self._adopt(load_model(self.model_name, self.dtype_name))
+            # Before a checkpoint is restored: the reference is the start, not where a resumed run stands.
+            if self.needs_reference and self._reference is None and self._is_fitting():
+                self._reference = self._make_reference()
+
+    def on_fit_start(self) -> None:
+        """Put the policy in train mode, and the reference in the precision that the policy has by now."""
+        self.policy.train()
+        if self._reference is not None:
+            self._reference.convert(self.trainer.precision_plugin.convert_module)
+        if any(isinstance(callback, GradientAccumulationScheduler) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
+            raise UnlearunError("the accumulation must not change during a run; use trainer.accumulate_grad_batches")
+
+    def on_fit_end(self) -> None:
+        """Leave the policy ready to answer, and free the device of the reference."""
+        self.policy.eval()
+        if self._reference is not None:
+            self._reference.convert(lambda module: module.cpu())
 
     def _adopt(self, model: PreTrainedModel) -> None:
         self.policy = Policy(model)
         self.choose_trainable()
         if self.gradient_checkpointing:
-            # transformers calls it so from 5.23 on
-            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-            enable({"use_reentrant": False})
+            model.activation_checkpointing_enable({"use_reentrant": False})
 
     def _make_reference(self) -> Reference:
         given = self._given_reference
         if given is None:
-            return FrozenCopy(self.policy)
+            return FrozenCopy(self.model)
         if isinstance(given, str):
-            return FrozenCopy(Policy(load_model(given, self.dtype_name)))
-        return FrozenCopy(Policy(copy.deepcopy(given)))  # a Policy changes the mode of what it is given
+            return FrozenCopy(load_model(given, self.dtype_name), copy=False)
+        return FrozenCopy(given)
 
     def _is_fitting(self) -> bool:
         return self._trainer is not None and self._trainer.state.fn == "fit"
@@ -241,7 +261,7 @@ class UnlearningMethod(EvaluatedModule):
         if "forget" in self.trained_sets:
             parts["forget_loss"] = self.forget_loss(batch["forget"]).mean()
             loss = loss + self.gamma * parts["forget_loss"]
-        if "retain" in self.trained_sets and self.alpha > 0:
+        if "retain" in self.trained_sets:
             parts["retain_loss"] = self.retain_loss(batch["retain"]).mean()
             loss = loss + self.alpha * parts["retain_loss"]
         detached = {name: value.detach() for name, value in parts.items()}
@@ -271,7 +291,6 @@ class UnlearningMethod(EvaluatedModule):
         name = self._tokenizer if isinstance(self._tokenizer, str) else getattr(self._tokenizer, "name_or_path", None)
         checkpoint[CHECKPOINT_KEY] = {
             "method": type(self).__name__,
-            "model": self.model_name or self.model.config.name_or_path or None,
             "tokenizer": name or self.model_name,
             "generation_config": _plain(self.model.generation_config.to_dict()),
             "model_config": {"model_type": self.model.config.model_type, **_plain(self.model.config.to_dict())},

@@ -30,6 +30,26 @@ class EvaluatedModule(LightningModule):
         super().__init__()
         self.evaluation: Evaluation | None = None
         self._suite: EvaluationSuite | None = None
+        self._loaded_step = 0
+
+    def setup(self, stage: str) -> None:
+        """Make Lightning's sanity check a whole validation: it is step 0, and not repeated when a run is resumed.
+
+        An explicit ``num_sanity_val_steps: 0`` switches it off.
+
+        Args:
+            stage: fit, validate, test or predict.
+        """
+        trainer: Any = self.trainer
+        if stage == "fit" and trainer.num_sanity_val_steps > 0 and not trainer.fast_dev_run:
+            trainer.num_sanity_val_steps = float("inf")
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remember after how many steps the checkpoint was written; a run that goes on has its step 0 behind it."""
+        self._loaded_step = int(checkpoint.get("global_step", 0))
+        trainer: Any = self._trainer
+        if trainer is not None and trainer.state.fn == "fit":
+            trainer.num_sanity_val_steps = 0
 
     def on_validation_epoch_start(self) -> None:
         """Make metrics for the sets that are evaluated."""
@@ -59,7 +79,8 @@ class EvaluatedModule(LightningModule):
         """Compute all metrics, keep them in ``evaluation`` and log them."""
         if self._suite is None:
             return
-        step = 0 if self.trainer.sanity_checking else self.trainer.global_step
+        # Outside fit Lightning restores no step counter, so a checkpoint's own is kept.
+        step = 0 if self.trainer.sanity_checking else self.trainer.global_step or self._loaded_step
         self.evaluation = self._suite.compute(step)
         if self.trainer.sanity_checking:  # Lightning keeps no values of this pass; ours is a real step 0
             for logger in self.trainer.loggers:

@@ -40,7 +40,8 @@ class GradAscent(UnlearningMethod):
         kwargs: See `UnlearningMethod`.
     """
 
-    trained_sets: ClassVar[tuple[str, ...]] = ("forget",)
+    has_retain_term: ClassVar[bool] = False
+    fixed: ClassVar[tuple[str, ...]] = ("alpha", "retain_loss_type")
 
     def __init__(self, model: ModelLike, gamma: float = 1.0, **kwargs: Any) -> None:
         super().__init__(model, gamma=gamma, alpha=0.0, retain_loss_type="NLL", **kwargs)

@@ -5,7 +5,7 @@ Shapes: B rows, T tokens, D width.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -29,7 +29,8 @@ def steering_loss(hidden: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 
     Source: Li 2024 (2403.03218), section 4.2.
     """
-    distance = (hidden.float() - target.float()).pow(2).mean(-1) * mask
+    dtype = torch.promote_types(hidden.dtype, torch.float32)
+    distance = (hidden.to(dtype) - target.to(dtype)).pow(2).mean(-1) * mask
     return (distance.sum(-1) / mask.sum(-1).clamp(min=1)).sum()
 
 
@@ -43,7 +44,9 @@ def draw_direction(width: int, seed: int) -> Tensor:
     Returns:
         ``(D,)``, drawn from U[0, 1) and normalised.
     """
-    uniform = torch.rand(width, generator=torch.Generator().manual_seed(seed))
+    # Whatever device and precision are the default where it is drawn, it is the same vector.
+    generator = torch.Generator("cpu").manual_seed(seed)
+    uniform = torch.rand(width, generator=generator, device="cpu", dtype=torch.float32)
     return uniform / uniform.norm()
 
 
@@ -64,6 +67,7 @@ class RMU(UnlearningMethod):
         kwargs: See `UnlearningMethod`.
     """
 
+    fixed: ClassVar[tuple[str, ...]] = ("retain_loss_type",)
     direction: Tensor
 
     def __init__(

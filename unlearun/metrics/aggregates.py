@@ -43,12 +43,12 @@ def model_utility(summary: Mapping[str, float]) -> tuple[float, list[str]] | Non
         summary: Values keyed ``set/metric``.
 
     Returns:
-        The harmonic mean, 0 to 1 (higher is better), of the probability on retain and every utility set, and the
-        names of its parts; None without any.
+        The harmonic mean, 0 to 1 (higher is better), of the probability on every set whose name begins with neither
+        "forget" nor "holdout": retain and the utility sets. And the names of its parts; None without any.
     """
     parts = {
         name: value
         for name, value in summary.items()
-        if name.endswith("/probability") and name.split("/")[0] not in NOT_UTILITY
+        if name.endswith("/probability") and not name.startswith(NOT_UTILITY)
     }
     return (harmonic_mean(list(parts.values())), list(parts)) if parts else None

@@ -6,7 +6,7 @@ Shapes: B rows, T tokens.
 from __future__ import annotations
 
 import json
-import os
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from unlearun.data import Batch
+from unlearun.files import write_whole
 from unlearun.metrics.aggregates import forget_quality, model_utility
 from unlearun.metrics.example_metric import ExampleMetric
 from unlearun.metrics.likelihood import ExactMemorization, Perplexity, Probability
@@ -40,22 +41,15 @@ class Evaluation:
     fingerprint: dict[str, Any] = field(default_factory=dict)
 
     def write(self, file: Path) -> None:
-        """Write it as JSON, whole or not at all."""
-        file.parent.mkdir(parents=True, exist_ok=True)
-        # Not by tempfile, whose files none but their owner may read.
-        scratch = file.with_name(f".{file.name}-{os.getpid()}")
-        try:
-            with scratch.open("w", encoding="utf-8") as handle:
-                json.dump(asdict(self), handle, indent=1, ensure_ascii=False)
-            os.replace(scratch, file)
-        except BaseException:
-            scratch.unlink(missing_ok=True)
-            raise
+        """Write it as JSON, whole or not at all; NaN and infinity, which JSON lacks, as null."""
+        write_whole(file, json.dumps(_finite(asdict(self)), indent=1, ensure_ascii=False, allow_nan=False))
 
     @classmethod
     def read(cls, file: Path) -> Evaluation:
-        """Read what `write` wrote."""
-        return cls(**json.loads(file.read_text(encoding="utf-8")))
+        """Read what `write` wrote; null in the summary is NaN."""
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        summary = {name: math.nan if value is None else value for name, value in stored.pop("summary").items()}
+        return cls(summary=summary, **stored)
 
 
 class EvaluationSuite(nn.Module):
@@ -112,3 +106,11 @@ class EvaluationSuite(nn.Module):
     def _of(self, name: str) -> list[ExampleMetric]:
         metrics = self.metrics[self.sets.index(name)].children()
         return [metric for metric in metrics if isinstance(metric, ExampleMetric)]
+
+
+def _finite(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

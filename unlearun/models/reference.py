@@ -5,21 +5,23 @@ Shapes: B rows, T tokens, N labelled tokens of the batch in row order, V vocabul
 
 from __future__ import annotations
 
-import copy
 import logging
 from abc import ABC, abstractmethod
-from typing import Literal
+from collections.abc import Callable
+from copy import deepcopy
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unlearun.data import Batch
 from unlearun.models.policy import Policy
 from unlearun.ops import sequence_logprobs
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-Need = Literal["sequence_logprobs", "logits", "hidden"]
+log = logging.getLogger(__name__)
 
 
 class Reference(ABC):
@@ -37,17 +39,26 @@ class Reference(ABC):
     def hidden(self, batch: Batch, layer: int) -> Tensor:
         """Return what decoder layer ``layer``, counted from 0, puts out, ``(B, T, D)``."""
 
+    @abstractmethod
+    def convert(self, change: Callable[[nn.Module], nn.Module]) -> None:
+        """Change device or precision of what is kept.
+
+        Args:
+            change: Takes a module and returns it changed.
+        """
+
 
 class FrozenCopy(Reference):
     """A copy of the whole model, from the weights in memory.
 
     Args:
-        policy: The model as it is now.
+        model: The model as it is now; it stays as it is.
+        copy: False takes the model itself, which then must serve nothing else.
     """
 
-    def __init__(self, policy: Policy) -> None:
-        frozen = copy.deepcopy(policy).requires_grad_(False)
-        self.policy = frozen.eval()
+    def __init__(self, model: PreTrainedModel, copy: bool = True) -> None:
+        frozen = Policy(deepcopy(model) if copy else model).requires_grad_(False)
+        self.policy: nn.Module = frozen.eval()
         size = sum(p.numel() * p.element_size() for p in frozen.parameters())
         log.info("reference: a frozen copy of the whole model (%.2f GB)", size / 1e9)
 
@@ -69,5 +80,9 @@ class FrozenCopy(Reference):
         hidden: Tensor = self._on(batch)(batch, "hidden", layer)
         return hidden
 
-    def _on(self, batch: Batch) -> Policy:
+    def convert(self, change: Callable[[nn.Module], nn.Module]) -> None:
+        """See `Reference`."""
+        self.policy = change(self.policy)
+
+    def _on(self, batch: Batch) -> nn.Module:
         return self.policy.to(batch.input_ids.device)

@@ -12,11 +12,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from unlearun.data import Example, UnlearningDataModule
+from unlearun.files import write_whole
 from unlearun.methods import UnlearningMethod
 from unlearun.metrics import Evaluation
 from unlearun.models import save_folder
 from unlearun.report.run_folder import RunFolder
-from unlearun.report.tables import before_after
+from unlearun.report.tables import Results, before_after
 
 SHOWN_ROWS = 5
 
@@ -36,11 +37,9 @@ class RunRecorder(Callback):
         self.folder: Path | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Learn the run folder from rank 0, and make step 0 a whole validation."""
+        """Learn the run folder from rank 0."""
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        if stage == "fit":
-            trainer.num_sanity_val_steps = float("inf")
         if self.run_folder is None or self.folder is not None:
             return
         self.folder = self.run_folder.share(trainer)
@@ -49,6 +48,13 @@ class RunRecorder(Callback):
                 callback.dirpath = str(self.folder / "checkpoints")
         if self.write_config is not None and trainer.is_global_zero:
             self.write_config(self.folder)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Read what the run that is resumed, if any, found before its first step: it is not measured again."""
+        if trainer.ckpt_path:
+            file = Path(trainer.ckpt_path).parent.parent / "eval" / "step=0.json"
+            if file.is_file():
+                self.evaluations[0] = Evaluation.read(file)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the evaluation that has just ended."""
@@ -94,16 +100,14 @@ class RunRecorder(Callback):
                 if (text := texts.get(e.example_id)) is not None
             ]
             file = self.folder / "predictions" / f"{name}{suffix}.jsonl"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-            file.write_text(text, encoding="utf-8")
+            write_whole(file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
     def summary(self) -> str:
         """Return the before/after table and some questions with their answers before and after."""
         if not self.evaluations:
             return ""
         first, last = self.evaluations[min(self.evaluations)], self.evaluations[max(self.evaluations)]
-        parts = [before_after(first.summary, last.summary)] if first is not last else []
+        parts = [before_after(first.summary, last.summary) if first is not last else str(Results(last.summary))]
         for name in ("forget", "retain"):
             parts += _shown(name, first, last)
         return "\n\n".join(parts)
@@ -173,6 +177,8 @@ def _fingerprint(trainer: Trainer, method: UnlearningMethod) -> dict[str, Any]:
         "model": method.model_name or method.model.config.name_or_path,
         "versions": {name: version(name) for name in ("unlearun", "torch", "transformers", "lightning")},
     }
+    if trainer.ckpt_path:
+        facts["checkpoint"] = str(trainer.ckpt_path)
     if data is not None:
         facts["rows"] = {name: len(data.evaluated_examples(name)) for name in data.evaluated}
         facts["sources"] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-# Which way is better, by set and metric; a set without an entry follows "retain".
+# Which way is better, by role and metric: a set's role is what its name begins with, else it is to be kept.
 _KEPT = {"perplexity": "lower", "probability": "higher", "exact_memorization": "higher", "short_answer": "higher"}
 _OPPOSITE = {"higher": "lower", "lower": "higher"}
 DIRECTIONS = {"forget": {name: _OPPOSITE[way] for name, way in _KEPT.items()}, "retain": _KEPT, "holdout": {}}
@@ -25,7 +25,8 @@ def better(name: str) -> str:
     group, _, metric = name.rpartition("/")
     if not group:
         return "higher"
-    return DIRECTIONS.get(group, DIRECTIONS["retain"]).get(metric, "")
+    role = next((role for role in ("forget", "holdout") if group.startswith(role)), "retain")
+    return DIRECTIONS[role].get(metric, "")
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
