@@ -93,13 +93,14 @@ def test_without_a_logger_the_run_folder_is_the_same_but_for_events(small, tmp_p
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_nothing_is_loaded_before_the_data_are_checked(small, monkeypatch, capsys):
+def test_nothing_is_loaded_or_written_before_the_data_are_checked(small, tmp_path, monkeypatch, capsys):
     def load(*_):
         raise AssertionError("the model was loaded")
 
     monkeypatch.setattr("unlearun.methods.base.load_model", load)
     assert main(["fit", "--config", "simnpo", *small, "--data.max_length", "8"]) == 2
     assert "leaves no room for one answer token" in capsys.readouterr().err
+    assert not (tmp_path / "outputs").exists()
 
 
 def test_a_second_run_never_overwrites_the_first(small, tmp_path):

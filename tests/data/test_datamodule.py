@@ -359,12 +359,12 @@ def test_without_a_tokenizer_setup_says_what_to_do():
 def test_the_trainers_method_is_connected_by_itself():
     method = SimpleNamespace(tokenizer=make_tokenizer(), trained_sets=("forget",), needs_alternate=True)
     data = UnlearningDataModule(FORGET)
-    data.trainer = stub_trainer(lightning_module=method)
+    data.trainer = stub_trainer(lightning_module=method, state=SimpleNamespace(fn="fit"))
     data.setup("fit")
     assert data.trained == ("forget",)
     assert len(data.alternates()) == 4
     retain_only = UnlearningDataModule(None, RETAIN)
-    retain_only.trainer = data.trainer
+    retain_only.trainer = stub_trainer(lightning_module=method, state=SimpleNamespace(fn="validate"))
     retain_only.setup("validate")  # nothing is trained, so nothing is missing
     assert len(retain_only.examples("retain")) == len(RETAIN)
 

@@ -131,6 +131,7 @@ class UnlearningDataModule(LightningDataModule):
         self.formatter: Formatter | None = None
         self.trained: tuple[str, ...] = TRAINED
         self._alternates: list[Example] | None = None
+        self._connected: tuple[Any, tuple[str, ...], bool] | None = None
 
     # ---- what the run supplies ------------------------------------------------------------------------------
 
@@ -152,6 +153,7 @@ class UnlearningDataModule(LightningDataModule):
         Raises:
             UnlearunError: A set that the method needs is missing, or a row cannot be kept.
         """
+        self._connected = (tokenizer, tuple(trained), needs_alternate)
         self.trained = tuple(trained)
         self.read()
         for name in self.trained:
@@ -195,8 +197,9 @@ class UnlearningDataModule(LightningDataModule):
     # ---- Lightning's hooks ----------------------------------------------------------------------------------
 
     def prepare_data(self) -> None:
-        """Read and check all files, before any model is loaded."""
+        """Read, check and format all rows, before any model is loaded and anything is written."""
         self.read()
+        self._connect_to_trainer()
 
     def setup(self, stage: str) -> None:
         """Connect to the method that the Trainer runs, and say what is evaluated.
@@ -205,11 +208,8 @@ class UnlearningDataModule(LightningDataModule):
             stage: fit, validate, test or predict.
         """
         trainer: Any = self.trainer
-        method: Any = trainer.lightning_module if trainer is not None else None
-        if method is not None and hasattr(method, "trained_sets"):
-            trained = method.trained_sets if stage == "fit" else ()
-            self.connect(method.tokenizer, trained, method.needs_alternate)
-        elif self.formatter is None:
+        self._connect_to_trainer()
+        if self.formatter is None:
             raise UnlearunError(
                 "the datamodule does not know the tokenizer; call data.connect(tokenizer) before the Trainer runs"
             )
@@ -238,6 +238,15 @@ class UnlearningDataModule(LightningDataModule):
         return list(self.val_dataloader().values())
 
     # ---- inside ---------------------------------------------------------------------------------------------
+
+    def _connect_to_trainer(self) -> None:
+        trainer: Any = self.trainer
+        method: Any = trainer.lightning_module if trainer is not None else None
+        if method is not None and hasattr(method, "trained_sets"):
+            trained = method.trained_sets if trainer.state.fn == "fit" else ()
+            wanted = (method.tokenizer, trained, method.needs_alternate)
+            if wanted != self._connected:
+                self.connect(*wanted)
 
     def _pad_id(self) -> int:
         if self.formatter is None:

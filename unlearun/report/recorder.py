@@ -49,6 +49,11 @@ class RunRecorder(Callback):
         if self.write_config is not None and trainer.is_global_zero:
             self.write_config(self.folder)
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave no folder of a run that has not begun: Lightning asks for it before the data are checked."""
+        if self.run_folder is not None and self.folder is None and trainer.is_global_zero:
+            self.run_folder.discard()
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read what the run that is resumed, if any, found before its first step: it is not measured again."""
         if trainer.ckpt_path:
@@ -64,7 +69,7 @@ class RunRecorder(Callback):
         self.evaluations[evaluation.step] = evaluation
         evaluation.fingerprint.update(_fingerprint(trainer, pl_module))
         if trainer.state.fn != "fit":
-            self._add_answers(trainer, pl_module)
+            self._add_answers(trainer, pl_module, evaluation)
         self._write(trainer, evaluation)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -74,11 +79,11 @@ class RunRecorder(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let the model answer before it is changed."""
         if trainer.global_step == 0:
-            self._add_answers(trainer, pl_module)
+            self._add_answers(trainer, pl_module, self.evaluations.get(0))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let the model answer once more, and save it."""
-        self._add_answers(trainer, pl_module)
+        self._add_answers(trainer, pl_module, self.evaluations.get(trainer.global_step))
         if not isinstance(pl_module, UnlearningMethod) or self.folder is None:
             return
         if trainer.is_global_zero:
@@ -112,9 +117,8 @@ class RunRecorder(Callback):
             parts += _shown(name, first, last)
         return "\n\n".join(parts)
 
-    def _add_answers(self, trainer: Trainer, method: LightningModule) -> None:
+    def _add_answers(self, trainer: Trainer, method: LightningModule, evaluation: Evaluation | None) -> None:
         data = _our_data(trainer)
-        evaluation = self.evaluations.get(trainer.global_step)
         if evaluation is None or data is None or not isinstance(method, UnlearningMethod):
             return
         for name in data.evaluated:

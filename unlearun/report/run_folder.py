@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
@@ -24,6 +25,7 @@ class RunFolder:
     def __init__(self, root: str | Path, method: str) -> None:
         self.parent = Path(root) / method
         self._path: Path | None = None
+        self._made: list[Path] = []
 
     @property
     def path(self) -> Path:
@@ -47,7 +49,16 @@ class RunFolder:
         self._path = self.parent / str(name)
         return self._path
 
+    def discard(self) -> None:
+        """Remove the folder and those above that were made for it, as far as they are empty."""
+        with suppress(OSError):  # something stands in it, or another run does
+            for folder in self._made:
+                folder.rmdir()
+        self._path = None
+
     def _take(self) -> Path:
+        above = [self.parent, self.parent.parent]
+        missing = [folder for folder in above if not folder.exists()]
         try:
             self.parent.mkdir(parents=True, exist_ok=True)
             number = max((int(path.name) for path in self.parent.iterdir() if path.name.isdigit()), default=0) + 1
@@ -57,6 +68,7 @@ class RunFolder:
                 except FileExistsError:
                     number += 1
                 else:
+                    self._made = [self.parent / str(number), *missing]
                     return self.parent / str(number)
         except OSError as error:
             raise UnlearunError(
