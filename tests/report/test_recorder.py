@@ -5,6 +5,7 @@ import json
 import pytest
 from conftest import FORGET, RETAIN, make_llama, make_tokenizer
 from lightning.pytorch import Trainer
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from unlearun.data import UnlearningDataModule
 from unlearun.methods import SimNPO
@@ -30,6 +31,14 @@ def test_each_epoch_and_step_zero_are_evaluated_and_written(fitted):
     folder = fitted[3]
     assert {file.name for file in (folder / "eval").iterdir()} == {"step=0.json", "step=2.json", "step=4.json"}
     assert read(folder, 0)["summary"]["forget/probability"] != read(folder, 4)["summary"]["forget/probability"]
+
+
+def test_curves_and_records_agree_step_by_step(fitted):
+    events = EventAccumulator(str(fitted[3]))
+    events.Reload()
+    curve = {scalar.step: scalar.value for scalar in events.Scalars("forget/probability")}
+    assert curve == {step: pytest.approx(read(fitted[3], step)["summary"]["forget/probability"]) for step in (0, 2, 4)}
+    assert len(events.Scalars("train/forget_loss")) == 4
 
 
 def test_short_answers_are_graded_at_the_start_and_the_end(fitted):

@@ -82,11 +82,11 @@ class EvaluatedModule(LightningModule):
         # Outside fit Lightning restores no step counter, so a checkpoint's own is kept.
         step = 0 if self.trainer.sanity_checking else self.trainer.global_step or self._loaded_step
         self.evaluation = self._suite.compute(step)
-        if self.trainer.sanity_checking:  # Lightning keeps no values of this pass; ours is a real step 0
-            for logger in self.trainer.loggers:
-                logger.log_metrics(self.evaluation.summary, step=0)
-        else:
-            self.log_dict(self.evaluation.summary, batch_size=1, sync_dist=True)
+        # Straight to the loggers: Lightning keeps nothing of a sanity check, and counts steps of an epoch from 0.
+        for logger in self.trainer.loggers:
+            logger.log_metrics(self.evaluation.summary, step=step)
+        if not self.trainer.sanity_checking:  # for callbacks that watch a metric
+            self.log_dict(self.evaluation.summary, batch_size=1, sync_dist=True, logger=False)
 
     def on_test_epoch_end(self) -> None:
         """See `on_validation_epoch_end`."""
