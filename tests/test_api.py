@@ -72,7 +72,7 @@ def test_both_doors_give_the_same_numbers(tmp_path, monkeypatch, files):
     make_tokenizer().save_pretrained(tmp_path / "tiny")
     forget, retain = map(str, files)
     unlearner = Unlearning("rmu", str(tmp_path / "tiny"), output_dir="python", steering_coeff=20.0)
-    unlearner.load_data(forget, retain, batch_size=2)
+    unlearner.load_data(forget, retain, batch_size=2, max_eval_rows=None)
     folder = unlearner.run(learning_rate=0.01, num_epochs=2)
     # The config that the run has left runs it again from the command.
     assert main(["fit", "--config", str(folder / "config.yaml"), "--output_dir", "command"]) == 0
@@ -81,6 +81,8 @@ def test_both_doors_give_the_same_numbers(tmp_path, monkeypatch, files):
         for root in ("python", "command")
     )
     assert python == command
+    rerun = yaml.safe_load(Path("command/rmu/1/config.yaml").read_text())
+    assert rerun["data"]["max_eval_rows"] is None  # and not the default of 400
 
 
 def test_the_config_names_what_it_cannot_hold(unlearner):

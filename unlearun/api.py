@@ -282,10 +282,10 @@ def _check_arguments(owner: type, arguments: dict[str, Any]) -> None:
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - any value of a config
     if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items() if inner is not None}
+        return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(inner) for inner in value]
-    if isinstance(value, (bool, int, float, str)):
+    if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Path):
         return str(value)
