@@ -63,7 +63,7 @@ def test_evaluate_works_before_run_and_leaves_nothing_behind(unlearner, tmp_path
     results = unlearner.evaluate(metrics=["perplexity"])
     assert set(results) == {"perplexity", "retain/perplexity"}
     assert not (tmp_path / "outputs").exists()
-    assert re.search(r"retain/perplexity +\d+\.\d+ +lower", str(results))
+    assert re.search(r"retain/perplexity +\d+\.\d+ +\d+\.\d+ to \d+\.\d+ +lower", str(results))
 
 
 def test_both_doors_give_the_same_numbers(tmp_path, monkeypatch, files):

@@ -82,7 +82,8 @@ def test_fit_writes_a_run_folder_and_prints_before_and_after(small, tmp_path, ca
     assert before["summary"].keys() == after["summary"].keys()
     record = before["examples"]["forget"]["0"]
     assert {"probability", "perplexity", "exact_memorization", "generation"} <= record.keys()
-    assert before["fingerprint"]["rows"] == {"forget": len(FORGET), "retain": len(RETAIN)}
+    rows = {name: found["rows"] for name, found in before["fingerprint"]["sets"].items()}
+    assert rows == {"forget": len(FORGET), "retain": len(RETAIN)}
 
 
 def test_without_a_logger_the_run_folder_is_the_same_but_for_events(small, tmp_path):

@@ -12,12 +12,13 @@ from unlearun.shipped import copy_configs
 
 TRAINER_COMMANDS = {
     "fit": "unlearn: train, evaluate before and after, write a run folder",
-    "validate": "evaluate a model",
+    "validate": "evaluate a model, a run folder or a checkpoint",
     "test": "evaluate a model, as validate does",
     "predict": "write the model's answer to every question",
 }
 OTHER_COMMANDS = {
     "preview": "show rows as the model gets them, labelled tokens marked",
+    "score": "compute every aggregate from records, without a model",
     "export": "turn a checkpoint into a Hugging Face folder",
     "configs": "copy the shipped configs into a folder",
 }
@@ -55,6 +56,10 @@ def _dispatch(arguments: list[str]) -> int:
         return _configs(rest)
     if command == "export":
         return _export(rest)
+    if command == "score":
+        from unlearun.records.score import main as score
+
+        return score(rest)
     if command in TRAINER_COMMANDS or command == "preview":
         from unlearun.cli import run
 

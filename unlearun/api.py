@@ -159,28 +159,40 @@ class Unlearning:
         report.finish(trainer, self.method, data)
         return report.run_folder(trainer)
 
-    def evaluate(self, metrics: Sequence[str] | None = None) -> report.Results:
+    def evaluate(self, metrics: Sequence[str] | None = None, retain_reference: str | None = None) -> report.Results:
         """Measure the model as it is now, before or after `run`.
 
         Args:
-            metrics: Names such as "perplexity", "forget_quality", "model_utility"; None for all.
+            metrics: Names such as "perplexity", "forget_quality", "model_utility", "rouge", "mia", or the dotted path
+                of a class; None for all that the data allow.
+            retain_reference: Records of a model that never saw the forget set, for what is relative to one: an
+                ``eval/step=N.json``, a run folder or a published TOFU log. None: that of `load_data`, if any.
 
         Returns:
             A mapping: a metric of the forget set stands under its bare name, those of other sets under
             ``set/metric``. Printing it gives a table.
 
         Raises:
-            UnlearunError: A metric does not exist, or the data are not loaded.
+            UnlearunError: A metric does not exist or lacks its data, or the data are not loaded.
         """
         data = self._loaded_data()
         arguments = self._config.get("trainer", {})
         # Without a recorder or logger: looking at a model leaves nothing behind.
         trainer = Trainer(**{**_evaluation_only(arguments), "logger": False, "enable_checkpointing": False})
-        trainer.validate(self.method, datamodule=data, verbose=False)
+        metrics = [metrics] if isinstance(metrics, str) else metrics
+        usual = data.final_metrics, data.retain_reference
+        if metrics is not None:
+            data.final_metrics = list(metrics)
+        if retain_reference is not None:
+            data.retain_reference = str(retain_reference)
+        try:
+            trainer.validate(self.method, datamodule=data, verbose=False)
+        finally:
+            data.final_metrics, data.retain_reference = usual
         evaluation = self.method.evaluation
         if evaluation is None:
             raise UnlearunError("nothing was evaluated; is limit_val_batches 0?")
-        return _choose(evaluation.summary, metrics)
+        return report.Results.of(evaluation, metrics)
 
     def save_model(self, folder: str | Path) -> Path:
         """Write the model and its tokenizer as a Hugging Face folder.
@@ -239,17 +251,6 @@ class Unlearning:
 def _evaluation_only(arguments: dict[str, Any]) -> dict[str, Any]:
     kept = ("accelerator", "devices", "strategy", "num_nodes", "precision", "limit_val_batches", "enable_progress_bar")
     return {name: arguments[name] for name in kept if name in arguments}
-
-
-def _choose(summary: dict[str, float], metrics: Sequence[str] | None) -> report.Results:
-    values = {name.removeprefix("forget/"): value for name, value in summary.items()}
-    if metrics is None:
-        return report.Results(values)
-    known = sorted({name.rpartition("/")[2] for name in values})
-    for metric in metrics:
-        if metric not in known:
-            raise UnlearunError(f"there is no metric {metric!r}.{closest(metric, known)} Known: {', '.join(known)}")
-    return report.Results({name: v for name, v in values.items() if name.rpartition("/")[2] in metrics})
 
 
 def _parameters(owner: type) -> dict[str, inspect.Parameter]:

@@ -114,7 +114,7 @@ def run(command: str, arguments: list[str]) -> None:
         UnlearunError: An argument, a file or the data are wrong.
     """
     report.quiet()
-    arguments = resolve_configs(arguments)
+    arguments = resolve_configs(arguments if command in ("fit", "preview") else name_model(arguments))
     if command == "preview":
         arguments = [*arguments] if arguments else ["--help"]
         cli = UnlearunCLI(arguments, run=False)
@@ -128,6 +128,33 @@ def run(command: str, arguments: list[str]) -> None:
         if isinstance(end.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise
+
+
+def name_model(arguments: list[str]) -> list[str]:
+    """Turn what stands first after validate, test or predict, if it is no option, into options.
+
+    Args:
+        arguments: The command line: maybe a run folder, a checkpoint, or the name of a model, then options.
+
+    Returns:
+        Options alone. A run folder and a checkpoint bring the config of their run along; a model without a config needs
+        no method, for none is run.
+    """
+    given, options = (
+        (arguments[:1], arguments[1:]) if arguments and not arguments[0].startswith("-") else ([], arguments)
+    )
+    flags = [option.partition("=")[0] for option in options]
+    for name in given:
+        path = Path(name)
+        if (path / "config.yaml").is_file() and (path / "model").is_dir():
+            return ["--config", str(path / "config.yaml"), "--model.model", str(path / "model"), *options]
+        run_config = path.parent.parent / "config.yaml"
+        if path.suffix == ".ckpt" and path.is_file() and run_config.is_file():
+            return ["--config", str(run_config), *options, "--ckpt_path", name]
+        options = [*options, "--model.model", name]
+    if not {"--model", "--config", "-c", "-h", "--help"} & set(flags) and flags:
+        options = ["--model", f"{UnlearningMethod.__module__}.{UnlearningMethod.__name__}", *options]
+    return options
 
 
 def resolve_configs(arguments: list[str]) -> list[str]:

@@ -55,6 +55,11 @@ def find_asset(name: str) -> Path | None:
     return asset if path.parts and asset.exists() else None
 
 
+def is_shipped(name: str) -> bool:
+    """Say whether a name means a shipped file: there is one, and no local file of this name."""
+    return not Path(name).exists() and find_asset(name) is not None
+
+
 def copy_configs(folder: str | Path) -> list[Path]:
     """Copy all shipped configs into a folder, to be edited there.
 

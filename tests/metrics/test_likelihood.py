@@ -1,199 +1,125 @@
-"""Perplexity, probability and exact memorization, by hand and against ten lines of plain Python."""
+"""How likely answers are, worked out by hand. The harness of test_example_metric.py has the rest."""
 
 from __future__ import annotations
 
 import math
-import pickle
 
 import pytest
-import torch
-from conftest import make_llama, random_batch
+from metrics.questions import by_hand
 
-from unlearun.data import Batch
-from unlearun.metrics import ExactMemorization, Perplexity, Probability
-from unlearun.models import Policy
-from unlearun.ops import TokenStats
+from unlearun.metrics import ParaphraseProbability, Perplexity, Probability, TruthRatio
 
-METRICS = [Perplexity, Probability, ExactMemorization]
-
-
-def make_rows(*rows, ids=None):
-    """Rows of (log-probabilities, hits, ends); before each stands a prompt of two tokens, after it the padding."""
-    longest = 2 + max(len(logprobs) for logprobs, _, _ in rows)
-    logprobs, hits = torch.zeros(len(rows), longest), torch.zeros(len(rows), longest, dtype=torch.bool)
-    labels = torch.full((len(rows), longest), -100)
-    for row, (values, hit, _) in enumerate(rows):
-        stop = 2 + len(values)
-        logprobs[row, 2:stop], hits[row, 2:stop], labels[row, 2:stop] = (
-            torch.tensor(values),
-            torch.tensor(hit).bool(),
-            5,
-        )
-    batch = Batch(
-        torch.full_like(labels, 5),
-        torch.ones_like(labels),
-        labels,
-        example_id=torch.arange(len(rows)) if ids is None else torch.tensor(ids),
-        ends=torch.tensor([ends for _, _, ends in rows]),
-    )
-    return TokenStats(logprobs, hits), batch
+# Rows whose exp(S/n) is 0.8, 0.4, 0.2, 0.1 and 0.05; of 0.4 and 0.2 there are two tokens.
+P80 = [math.log(0.8)]
+P40 = [math.log(0.2), math.log(0.8)]
+P20 = [math.log(0.2), math.log(0.2)]
+P10 = [math.log(0.1)]
+P05 = [math.log(0.05)]
 
 
-# Two answers with their eos, and a cut one of a single token.
-FIRST = ([-1.0, -2.0, -3.0], [1, 0, 1], True)
-SECOND = ([-0.5, -0.5, -0.5, -0.5, -2.0], [1, 1, 1, 1, 0], True)
-THIRD = ([-0.25], [0], False)
-
-
-def plain(metric, rows):
-    """The same from lists of numbers, with nothing of the package."""
-    totals = [sum(logprobs) for logprobs, _, _ in rows]
-    counts = [len(logprobs) for logprobs, _, _ in rows]
-    if metric is Perplexity:
-        each = [math.exp(-total / count) for total, count in zip(totals, counts, strict=True)]
-        return math.exp(-sum(totals) / sum(counts)), each
-    if metric is Probability:
-        each = [math.exp(total / count) for total, count in zip(totals, counts, strict=True)]
-    else:
-        contents = [hits[:-1] if ends and len(hits) > 1 else hits for _, hits, ends in rows]
-        each = [sum(hits) / len(hits) for hits in contents]
-    return sum(each) / len(each), each
-
-
-def random_rows(count, seed):
-    generator = torch.Generator().manual_seed(seed)
-    rows = []
-    for _ in range(count):
-        length = int(torch.randint(1, 7, (1,), generator=generator))
-        logprobs = (-3 * torch.rand(length, generator=generator)).tolist()
-        hits = (torch.rand(length, generator=generator) < 0.5).tolist()
-        rows.append((logprobs, hits, bool(torch.rand(1, generator=generator) < 0.7)))
-    return rows
-
-
-def compute(metric_class, *batches):
-    metric = metric_class()
-    for stats, batch in batches:
-        metric.update(stats, batch)
+def compute(metric, *rows, **columns):
+    metric.update(*by_hand(*rows, **columns))
     return metric.compute().item()
 
 
-# ---- by hand ----------------------------------------------------------------------------------------------------
+def test_perplexity_is_over_all_tokens_alike():
+    """S = -6, -4 and -0.25 of 3 + 5 + 1 = 9 tokens: exp(10.25 / 9) = 3.12329."""
+    rows = [-1.0, -2.0, -3.0], [-0.5, -0.5, -0.5, -0.5, -2.0], [-0.25]
+    assert compute(Perplexity(), *rows) == pytest.approx(3.12329, abs=1e-5)
 
 
-def test_perplexity_by_hand():
-    """All tokens alike: S = -6, -4 and -0.25 over 3 + 5 + 1 = 9 tokens, exp(10.25 / 9) = exp(1.138889) = 3.12329."""
-    assert compute(Perplexity, make_rows(FIRST, SECOND, THIRD)) == pytest.approx(3.12329, abs=1e-5)
+def test_probability_is_over_rows_alike():
+    """exp(-2) = 0.135335, exp(-0.8) = 0.449329 and exp(-0.25) = 0.778801 of the same rows: their mean is 0.454488."""
+    rows = [-1.0, -2.0, -3.0], [-0.5, -0.5, -0.5, -0.5, -2.0], [-0.25]
+    assert compute(Probability(), *rows) == pytest.approx(0.454488, abs=1e-6)
 
 
-def test_probability_by_hand():
-    """exp(-2) = 0.135335, exp(-0.8) = 0.449329 and exp(-0.25) = 0.778801; their mean is 1.363465 / 3 = 0.454488."""
-    assert compute(Probability, make_rows(FIRST, SECOND, THIRD)) == pytest.approx(0.454488, abs=1e-6)
-
-
-def test_exact_memorization_by_hand():
-    """Without eos: 1 of 2, 4 of 4; the cut answer has none, so 0 of 1; the mean is 1.5 / 3 = 0.5."""
-    assert compute(ExactMemorization, make_rows(FIRST, SECOND, THIRD)) == pytest.approx(0.5)
-
-
-def test_exact_memorization_counts_eos_only_where_there_is_nothing_else():
-    """A bare eos that is hit is 1, one that is missed 0; where the row is cut, its last token is an answer token.
-
-    [hit, miss] with eos: 1 of 1. The same without: 1 of 2 = 0.5.
-    """
-    assert compute(ExactMemorization, make_rows(([-1.0], [1], True))) == 1
-    assert compute(ExactMemorization, make_rows(([-1.0], [0], True))) == 0
-    assert compute(ExactMemorization, make_rows(([-1.0, -1.0], [1, 0], True))) == 1
-    assert compute(ExactMemorization, make_rows(([-1.0, -1.0], [1, 0], False))) == 0.5
-
-
-def test_exact_memorization_of_a_batch_made_by_hand():
-    """Without ``ends`` no row has an eos: 2 of 3."""
-    stats, batch = make_rows(FIRST)
-    batch.ends = None
-    assert compute(ExactMemorization, (stats, batch)) == pytest.approx(2 / 3)
-
-
-@pytest.mark.parametrize(("metric", "value"), [(Perplexity, math.e), (Probability, 1 / math.e), (ExactMemorization, 1)])
-def test_one_token_answer(metric, value):
-    """One token of log-probability -1, hit: exp(1), exp(-1) and 1."""
-    assert compute(metric, make_rows(([-1.0], [1], False))) == pytest.approx(value)
-
-
-@pytest.mark.parametrize(("metric", "value"), [(Perplexity, 1), (Probability, 1), (ExactMemorization, 1)])
-def test_perfect_model(metric, value):
-    assert compute(metric, make_rows(([0.0, 0.0], [1, 1], True), ([0.0], [1], True))) == value
-
-
-@pytest.mark.parametrize("metric", METRICS)
-def test_declares_what_torchmetrics_asks(metric):
-    assert metric.is_differentiable is False
-    assert metric.full_state_update is False
-    assert metric.higher_is_better is (metric is not Perplexity)
-    assert metric.title == {Perplexity: "perplexity", Probability: "probability"}.get(metric, "exact_memorization")
-
-
-# ---- the harness: against plain Python, per batch, over an epoch, pickled ---------------------------------------
-
-
-@pytest.mark.parametrize("metric_class", METRICS)
-def test_against_plain_python(metric_class):
-    """Three batches, the last one smaller: each batch's own value, then that of the epoch, then again after a reset."""
-    rows = random_rows(8, seed=1)
-    parts = [rows[:3], rows[3:6], rows[6:]]
-    starts = [0, 3, 6]
-    metric = metric_class()
-    for _ in range(2):
-        for start, part in zip(starts, parts, strict=True):
-            stats, batch = make_rows(*part, ids=list(range(start, start + len(part))))
-            assert metric(stats, batch).item() == pytest.approx(plain(metric_class, part)[0], rel=1e-6)
-        value, each = plain(metric_class, rows)
-        assert metric.compute().item() == pytest.approx(value, rel=1e-6)
-        assert metric.per_example() == pytest.approx(dict(enumerate(each)), rel=1e-6)
-        metric = pickle.loads(pickle.dumps(metric))
-        assert metric.compute().item() == pytest.approx(value, rel=1e-6)
-        metric.reset()
-
-
-@pytest.mark.parametrize("metric_class", METRICS)
-def test_value_does_not_depend_on_the_batches(metric_class):
-    """8 rows in one batch equal 8 batches of one row in another order."""
-    rows = random_rows(8, seed=2)
-    whole = compute(metric_class, make_rows(*rows))
-    singles = [make_rows(row, ids=[i]) for i, row in enumerate(rows)]
-    assert compute(metric_class, *singles[::-1]) == pytest.approx(whole, rel=1e-12)
-
-
-@pytest.mark.parametrize("metric_class", METRICS)
-def test_prompt_and_padding_change_nothing(metric_class):
-    """Whatever stands at tokens without a label, also nan, is not read."""
-    stats, batch = make_rows(FIRST, SECOND, THIRD)
-    expected = compute(metric_class, (stats, batch))
-    logprobs = torch.where(batch.mask, stats.logprobs, -7.0)
-    assert compute(metric_class, (TokenStats(logprobs, stats.hits | ~batch.mask), batch)) == expected
-
-
-@pytest.mark.parametrize("metric_class", METRICS)
-def test_bfloat16_stats(metric_class):
-    """Sums are made in float64 of the rounded numbers, here of 200 tokens, where sums in bfloat16 would be far off."""
-    logprobs = torch.full((200,), -0.3).bfloat16()
-    stats, batch = make_rows((logprobs.tolist(), [1] * 200, False))
-    stats = TokenStats(stats.logprobs.bfloat16(), stats.hits)
-    rounded = float(logprobs[0])
-    value = {Perplexity: math.exp(-rounded), Probability: math.exp(rounded), ExactMemorization: 1.0}[metric_class]
-    assert compute(metric_class, (stats, batch)) == pytest.approx(value, rel=1e-12)
+@pytest.mark.parametrize(("metric", "value"), [(Perplexity, math.e), (Probability, 1 / math.e)])
+def test_an_answer_of_one_token(metric, value):
+    assert compute(metric(), [-1.0]) == pytest.approx(value)
 
 
 def test_long_answers_do_not_underflow():
-    """2000 tokens of -10 have S = -20000; the mean stays -10, and exp(-10) = 4.539993e-05."""
-    rows = make_rows(([-10.0] * 2000, [0] * 2000, False))
-    assert compute(Probability, rows) == pytest.approx(4.539993e-05, rel=1e-6)
-    assert compute(Perplexity, rows) == pytest.approx(math.exp(10), rel=1e-9)
+    """2000 tokens of -10 have S = -20000, whose exponential no double holds; S/n stays -10."""
+    row = [-10.0] * 2000
+    assert compute(Probability(), row) == pytest.approx(4.539993e-05, rel=1e-6)
+    assert compute(Perplexity(), row) == pytest.approx(math.exp(10))
 
 
-def test_of_a_model():
-    """From the network to the number, against the model's own loss: HF's mean NLL over labels is log perplexity."""
-    model, batch = make_llama(), random_batch()
-    loss = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).loss
-    got = compute(Perplexity, (Policy(model)(batch, "stats"), batch))
-    assert got == pytest.approx(loss.exp().item(), rel=1e-5)
+def test_sums_are_in_double_precision_whatever_the_numbers_are():
+    """200 tokens of -0.3, rounded to bfloat16, where sums in bfloat16 would be far off."""
+    stats, batch = by_hand([-0.3] * 200)
+    rounded = stats.logprobs.bfloat16()
+    metric = Perplexity()
+    metric.update(stats._replace(logprobs=rounded), batch)
+    assert metric.compute().item() == pytest.approx(math.exp(-rounded.min().item()), rel=1e-12)
+
+
+def test_normalized_probability_is_the_share_among_an_answer_and_the_wrong_ones():
+    """0.4 / (0.4 + 0.2 + 0.1 + 0.1) = 0.5; the paraphrase has no part in it, nor has another question."""
+    rows = [P40, P20, P10, P10, P80, P80]
+    columns = {"id": [0, 0, 0, 0, 0, 1], "kind": [0, 2, 3, 4, 1, 2]}
+    metric = Probability(normalized=True)
+    assert compute(metric, *rows, **columns) == pytest.approx(0.5)
+    assert list(metric.per_example()) == [0]
+
+
+def test_normalized_probability_without_wrong_answers_is_1():
+    assert compute(Probability(normalized=True), P40) == 1
+
+
+def test_paraphrase_probability_reads_paraphrases_alone():
+    """0.2 and 0.1 of two paraphrases; a question without one does not count."""
+    columns = {"id": [0, 0, 1, 2, 0], "kind": [0, 1, 1, 0, 2]}
+    metric = ParaphraseProbability()
+    assert compute(metric, P40, P20, P10, P80, P80, **columns) == pytest.approx(0.15)
+    assert list(metric.per_example()) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("right", "forget", "kept"),
+    [
+        (P40, 0.5, 0.5),  # R = 0.2 / 0.4 = 0.5: min(0.5, 2) and 1 - 0.5. Arithmetic: 0.425 / 0.4 = 1.06, so 0.94 and 0
+        (P10, 0.5, 0.0),  # R = 2: min(2, 0.5), and what is below 0 is 0. Arithmetic: 4.25, so 0.235 and 0
+        (P20, 1.0, 0.0),  # R = 1: the right answer cannot be told. Arithmetic: 2.125, so 0.47 and 0
+        (P80, 0.25, 0.75),  # R = 0.25. Arithmetic: 0.53, so 0.53 and 0.47
+    ],
+)
+def test_truth_ratio_takes_the_geometric_mean_of_wrong_answers(right, forget, kept):
+    """Wrong answers of 0.8 and 0.05: their geometric mean is 0.2, the arithmetic one 0.425."""
+    columns = {"id": [0] * 3, "kind": [0, 2, 3]}
+    assert compute(TruthRatio(forget=True), right, P80, P05, **columns) == pytest.approx(forget)
+    assert compute(TruthRatio(forget=False), right, P80, P05, **columns) == pytest.approx(kept)
+
+
+def test_truth_ratio_of_two_questions_is_the_mean_of_what_each_is_worth():
+    """R = 0.5 and 2: 0.5 each on a forget set, and 0.5 and 0 elsewhere. Their records are R itself."""
+    columns = {"id": [0, 0, 1, 1], "kind": [0, 2, 0, 2]}
+    metric = TruthRatio(forget=False)
+    assert compute(metric, P40, P20, P10, P20, **columns) == pytest.approx(0.25)
+    records = {i: record["truth_ratio"] for i, record in metric.per_example().items()}
+    assert records == pytest.approx({0: 0.5, 1: 2.0})
+
+
+def test_truth_ratio_compares_with_the_paraphrase_where_there_is_one():
+    """The answer itself, 0.8, would be 0.25; its paraphrase, 0.4, is 0.5."""
+    columns = {"id": [0] * 3, "kind": [0, 1, 2]}
+    assert compute(TruthRatio(), P80, P40, P20, **columns) == pytest.approx(0.5)
+
+
+def test_truth_ratio_is_known_only_where_there_are_both():
+    """A question without a wrong answer, one without a right one, and one with both."""
+    columns = {"id": [0, 1, 2, 2], "kind": [0, 2, 0, 2]}
+    metric = TruthRatio()
+    assert compute(metric, P80, P80, P40, P20, **columns) == pytest.approx(0.5)
+    assert list(metric.per_example()) == [2]
+
+
+@pytest.mark.parametrize(("right", "wrong", "kept"), [(-1e5, -1.0, 0.0), (-1.0, -1e5, 1.0)])
+def test_truth_ratio_of_what_is_impossible_stays_a_number(right, wrong, kept):
+    """R = exp(±1e5) is beyond a double, and so is its inverse; an infinite record would be lost in JSON."""
+    columns = {"id": [0, 0], "kind": [0, 2]}
+    for forget, value in ((True, 0.0), (False, kept)):
+        metric = TruthRatio(forget=forget)
+        assert compute(metric, [right], [wrong], **columns) == pytest.approx(value, abs=1e-100)
+        assert 0 < metric.per_example()[0]["truth_ratio"] < math.inf

@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import make_gpt2, make_llama, random_batch
 from families import FAMILIES, SCALED, VOCABULARY, make_family
+from transformers import BloomConfig, BloomForCausalLM
 
 from unlearun.data import Batch
 from unlearun.errors import UnlearunError
@@ -19,7 +20,8 @@ def reference(model, batch):
     """Row by row and token by token from the full logits, in plain Python over log_softmax."""
     full = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
     shape = batch.labels.shape
-    logprobs, hits, logits = torch.zeros(shape, dtype=full.dtype), torch.zeros(shape, dtype=torch.bool), []
+    logprobs, mean, deviation = (torch.zeros(shape, dtype=full.dtype) for _ in range(3))
+    hits, logits = torch.zeros(shape, dtype=torch.bool), []
     for row in range(shape[0]):
         for at in range(1, shape[1]):
             label = batch.labels[row, at]
@@ -27,8 +29,18 @@ def reference(model, batch):
                 scores = full[row, at - 1]
                 logprobs[row, at] = scores.log_softmax(-1)[label]
                 hits[row, at] = scores.argmax() == label
+                mean[row, at] = -torch.distributions.Categorical(logits=scores).entropy()
+                spread = (scores.log_softmax(-1) - mean[row, at]) ** 2
+                deviation[row, at] = (spread * scores.softmax(-1)).sum().sqrt()
                 logits.append(scores)
-    return logprobs, hits, torch.stack(logits)
+    return {
+        "logprobs": logprobs,
+        "stats": logprobs,
+        "hits": hits,
+        "mean": mean,
+        "deviation": deviation,
+        "logits": torch.stack(logits),
+    }
 
 
 def everything(policy, batch):
@@ -38,6 +50,8 @@ def everything(policy, batch):
         "logprobs": policy(batch, "logprobs"),
         "stats": stats.logprobs,
         "hits": stats.hits,
+        "mean": stats.mean,
+        "deviation": stats.deviation,
         "logits": policy(batch, "logits"),
     }
 
@@ -56,14 +70,13 @@ def hit_batch(model):
 def test_equals_the_full_forward(family):
     model = make_family(family)
     batch = hit_batch(model)
-    logprobs, hits, logits = reference(model, batch)
+    expected = reference(model, batch)
     got = everything(Policy(model), batch)
-    assert hits.any()
-    assert not hits[batch.mask].all()
-    torch.testing.assert_close(got["logprobs"], logprobs, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(got["stats"], logprobs, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(got["logits"], logits, rtol=1e-9, atol=1e-9)
-    assert torch.equal(got["hits"], hits)
+    assert expected["hits"].any()
+    assert not expected["hits"][batch.mask].all()
+    assert got.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(got[name], value, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("family", ["gemma2", "gemma3", *SCALED])
@@ -105,8 +118,59 @@ def test_padding_and_prompt_labels_change_nothing(make):
     padded = Batch(longer(batch.input_ids, 11), longer(batch.attention_mask, 0), longer(batch.labels, -100))
     got = everything(policy, padded)
     torch.testing.assert_close(got["logits"], expected["logits"], rtol=1e-5, atol=1e-5)
-    for name in ("logprobs", "stats", "hits"):
+    for name in expected.keys() - {"logits"}:
         torch.testing.assert_close(got[name], longer(expected[name], 0), rtol=1e-5, atol=1e-5)
+
+
+def make_bloom():
+    """Its forward takes no position ids, and here it minds them."""
+
+    def refuse(_module, _args, kwargs):
+        assert "position_ids" not in kwargs
+
+    torch.manual_seed(0)
+    config = BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.2)
+    model = BloomForCausalLM(config).eval()
+    model.base_model.register_forward_pre_hook(refuse, with_kwargs=True)
+    return model
+
+
+@pytest.mark.parametrize("make", [make_llama, make_gpt2, make_bloom, lambda: make_family("opt", torch.float32)])
+def test_padding_on_the_left_is_padding_on_the_right(make):
+    """The same rows, moved; learned positions count no padding either."""
+    policy = Policy(make())
+    batch = random_batch(rows=4, tokens=20)
+    gaps = (1 - batch.attention_mask).sum(-1).tolist()
+    assert len(set(gaps)) == 4
+
+    def moved(tensor, sign=1):
+        return torch.stack([row.roll(sign * gap, 0) for row, gap in zip(tensor, gaps, strict=True)])
+
+    left = Batch(moved(batch.input_ids), moved(batch.attention_mask), moved(batch.labels))
+    assert left.attention_mask[:, -1].all()
+    expected, got = everything(policy, batch), everything(policy, left)
+    torch.testing.assert_close(got["logits"], expected["logits"], rtol=1e-5, atol=1e-5)
+    for name in expected.keys() - {"logits"}:
+        torch.testing.assert_close(moved(got[name], -1), expected[name], rtol=1e-5, atol=1e-5)
+    hidden = moved(policy(left, "hidden", 0), -1)
+    real = batch.attention_mask.bool()
+    torch.testing.assert_close(hidden[real], policy(batch, "hidden", 0)[real], rtol=1e-5, atol=1e-5)
+
+
+def test_statistics_make_few_logits_at_a_time():
+    """However many labels there are, so that memory does not grow with them."""
+    model = make_family("llama")
+    policy = Policy(model)
+    batch = random_batch(rows=10, tokens=60)
+    seen = []
+    model.lm_head.register_forward_hook(lambda _module, inputs, _output: seen.append(len(inputs[0])))
+    policy._head_is_known = True
+    stats = policy(batch, "stats")
+    assert sum(seen) == int(batch.mask.sum()) > 300
+    assert max(seen) <= 128
+    expected = reference(model, batch)
+    torch.testing.assert_close(stats.logprobs, expected["stats"], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(stats.deviation, expected["deviation"], rtol=1e-9, atol=1e-9)
 
 
 def test_labels_are_targets_only():
@@ -135,8 +199,7 @@ def test_a_row_without_labels_gives_zeros():
     batch.labels[1] = -100
     logprobs, stats = policy(batch, "logprobs"), policy(batch, "stats")
     assert not logprobs[1].any()
-    assert not stats.logprobs[1].any()
-    assert not stats.hits[1].any()
+    assert not any(value[1].any() for value in stats)
     assert (logprobs[[0, 2]].sum(-1) < 0).all()
     assert len(policy(batch, "logits")) == int(batch.mask.sum())
 
@@ -149,7 +212,7 @@ def test_a_batch_without_labels_gives_zeros_and_gradients_of_zero():
     batch.labels.fill_(-100)
     for want in WANTED:
         got = policy(batch, want)
-        assert not (got.logprobs if want == "stats" else got).any()
+        assert not any(value.any() for value in (got if want == "stats" else [got]))
     assert policy(batch, "logits").shape == (0, model.config.vocab_size)
     policy(batch, "logprobs").sum().backward()
     assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
@@ -172,7 +235,7 @@ def test_gradients_equal_those_of_the_full_forward(family):
     """Of the sum of log-probabilities; with a tied head both uses of the embeddings add up."""
     model = make_family(family)
     batch = random_batch(vocabulary=VOCABULARY)
-    reference(model, batch)[0].sum().backward()
+    reference(model, batch)["logprobs"].sum().backward()
     expected = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
     Policy(model)(batch, "logprobs").sum().backward()
@@ -204,7 +267,7 @@ def test_dropout_is_on_in_training_only():
     policy.eval()
     assert torch.equal(policy(batch, "logprobs"), policy(batch, "logprobs"))
     model.eval()
-    torch.testing.assert_close(policy(batch, "logprobs"), reference(model, batch)[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(policy(batch, "logprobs"), reference(model, batch)["logprobs"], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("training", [True, False])

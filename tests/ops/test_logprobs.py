@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from unlearun.ops import answer_mask, sequence_logprobs, token_logprobs, token_stats
+from unlearun.ops import TokenStats, answer_mask, logprobs, sequence_logprobs, token_logprobs, token_stats
 
 
 def test_token_logprobs_by_hand():
@@ -50,12 +50,113 @@ def test_the_gradient_is_one_hot_minus_softmax():
     torch.testing.assert_close(logits.grad, torch.tensor([[-0.25, 0.25]]))
 
 
-def test_token_stats_say_whether_the_likeliest_token_is_the_label():
-    logits = torch.tensor([[0.0, 1.0, -1.0], [0.0, 1.0, -1.0]])
-    labels = torch.tensor([1, 2])
-    logprobs, hits = token_stats(logits, labels)
-    assert hits.tolist() == [True, False]
-    torch.testing.assert_close(logprobs, token_logprobs(logits, labels))
+def reference_stats(logits, labels):
+    """Token by token in float64, the deviation about the mean."""
+    rows = []
+    for scores, label in zip(logits.double(), labels, strict=True):
+        logprobs = scores.log_softmax(0)
+        logprobs = logprobs[logprobs.isfinite()]  # what is forbidden has no part in a mean
+        weights = logprobs.exp()
+        mean = (weights * logprobs).sum()
+        deviation = (weights * (logprobs - mean) ** 2).sum().sqrt()
+        rows.append((scores.log_softmax(0)[label], scores.argmax() == label, mean, deviation))
+    return TokenStats(*map(torch.stack, zip(*rows, strict=True)))
+
+
+def assert_stats(found, expected, tolerance):
+    assert torch.equal(found.hits, expected.hits)
+    for name in ("logprobs", "mean", "deviation"):
+        value, right = getattr(found, name), getattr(expected, name)
+        torch.testing.assert_close(value.double(), right, rtol=tolerance, atol=tolerance, msg=lambda m, n=name: n + m)
+
+
+def some_logits(tokens, vocabulary=50, seed=0):
+    """Some rows are flat and some are sharp, and every third label is the argmax."""
+    generator = torch.Generator().manual_seed(seed)
+    sharpness = torch.logspace(-2, 1.5, tokens).unsqueeze(-1)
+    logits = sharpness * torch.randn(tokens, vocabulary, generator=generator) + 30
+    labels = torch.randint(vocabulary, (tokens,), generator=generator)
+    labels[::3] = logits[::3].argmax(-1)
+    return logits, labels
+
+
+def test_token_stats_by_hand():
+    """Weights 1/4 and 3/4: μ is their mean logarithm, and two points of distance ln 3 deviate by √(1/4 · 3/4) ln 3."""
+    logits = torch.tensor([[0.0, math.log(3)]]).repeat(2, 1)
+    stats = token_stats(logits, torch.tensor([0, 1]))
+    assert stats.hits.tolist() == [False, True]
+    torch.testing.assert_close(stats.logprobs, torch.tensor([math.log(1 / 4), math.log(3 / 4)]))
+    torch.testing.assert_close(stats.mean, torch.full((2,), math.log(1 / 4) / 4 + math.log(3 / 4) * 3 / 4))
+    torch.testing.assert_close(stats.deviation, torch.full((2,), math.sqrt(3 / 16) * math.log(3)))
+
+
+def test_token_stats_of_an_even_and_of_a_sure_distribution():
+    """Even: every log p is -ln 4, so nothing deviates. Sure: log p is 0, and what is left out weighs e^-200."""
+    logits = torch.tensor([[7.0, 7.0, 7.0, 7.0], [200.0, 0.0, 0.0, 0.0]])
+    stats = token_stats(logits, torch.tensor([3, 0]))
+    torch.testing.assert_close(stats.mean, torch.tensor([-math.log(4), 0.0]))
+    assert stats.deviation.tolist() == [0, 0]
+    assert stats.hits.tolist() == [False, True]  # of equals the first is taken
+
+
+@pytest.mark.parametrize("tokens", [1, 31, 32, 33, 100])
+def test_token_stats_equal_a_float64_reference_on_either_side_of_a_chunk(tokens):
+    logits, labels = some_logits(tokens)
+    assert_stats(token_stats(logits, labels), reference_stats(logits, labels), tolerance=2e-5)
+    assert_stats(token_stats(logits.double(), labels), reference_stats(logits, labels), tolerance=1e-9)
+
+
+def test_token_stats_of_a_large_vocabulary():
+    """Fifty thousand summands in fp32."""
+    logits, labels = some_logits(5, vocabulary=50_000)
+    assert_stats(token_stats(logits, labels), reference_stats(logits, labels), tolerance=5e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_token_stats_of_half_precision_are_computed_in_fp32(dtype):
+    logits, labels = some_logits(40)
+    logits = logits.to(dtype)
+    found = token_stats(logits, labels)
+    assert {value.dtype for value in found} == {torch.float32, torch.bool}
+    assert_stats(found, reference_stats(logits, labels), tolerance=2e-5)
+
+
+def test_forbidden_tokens_have_no_part_in_token_stats():
+    """Scores of -inf give the numbers of the vocabulary without them, and a forbidden label is impossible."""
+    logits, labels = some_logits(40)
+    labels %= 20
+    forbidden = torch.cat([logits, torch.full((40, 3), -torch.inf)], dim=-1)
+    assert_stats(token_stats(forbidden, labels), reference_stats(logits, labels), tolerance=2e-5)
+    impossible = token_stats(forbidden, torch.full((40,), 51))
+    assert impossible.logprobs.isneginf().all()
+    assert not impossible.hits.any()
+    assert impossible.deviation.isfinite().all()
+
+
+def test_token_stats_of_nothing():
+    for value in token_stats(torch.zeros(0, 7), torch.zeros(0, dtype=torch.long)):
+        assert value.shape == (0,)
+
+
+def test_token_stats_take_a_few_tokens_at_a_time(monkeypatch):
+    """So that what is made on the way, fp32 copies of bf16 logits above all, does not grow with N."""
+    reduce, seen = logprobs._reduce, []
+    monkeypatch.setattr(logprobs, "_reduce", lambda *chunk: (seen.append(len(chunk[0])), reduce(*chunk))[1])
+    token_stats(*some_logits(1000))
+    assert sum(seen) == 1000
+    assert max(seen) <= 64
+
+
+def test_a_gradient_goes_through_the_logprobs_of_token_stats():
+    """It is one-hot minus softmax, over chunks too."""
+    logits, labels = some_logits(40)
+    logits = logits.double().requires_grad_()
+    stats = token_stats(logits, labels)
+    assert not stats.mean.requires_grad
+    assert not stats.deviation.requires_grad
+    stats.logprobs.sum().backward()
+    expected = torch.nn.functional.one_hot(labels, 50) - logits.detach().softmax(-1)
+    torch.testing.assert_close(logits.grad, expected)
 
 
 def test_answer_mask_leaves_out_the_first_token_and_the_labels_alone():

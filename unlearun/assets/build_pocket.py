@@ -23,6 +23,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from unlearun.assets.gold_records import write_gold_records
 from unlearun.assets.measure import encode, measure
 from unlearun.assets.people import SEED, Fact, make_facts
 from unlearun.data import Example, collate
@@ -158,11 +159,12 @@ def build_model(out: Path, name: str) -> str:
 
 
 def build(out: Path) -> None:
-    """Write the data, the tokenizer and both models, one process and one thread each."""
+    """Write the data, the tokenizer and both models, one process and one thread each, and the records of gold."""
     write_data(out)
     with ProcessPoolExecutor(len(TRAINED_ON), mp_context=get_context("spawn")) as pool:
         for table in pool.map(build_model, repeat(out), TRAINED_ON):
             sys.stdout.write(table)
+    write_gold_records(out)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

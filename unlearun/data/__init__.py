@@ -1,8 +1,9 @@
 """Data: where rows come from, and how they become batches."""
 
-from unlearun.data.batch import Batch
+from unlearun.data.answers import expected_text, prompt_length
+from unlearun.data.batch import OWN, PARAPHRASE, WRONG, Batch
 from unlearun.data.collate import collate
-from unlearun.data.datamodule import UnlearningDataModule
+from unlearun.data.datamodule import GENERATED_TOGETHER, UnlearningDataModule
 from unlearun.data.formatting import Example, Formatter
 from unlearun.data.preview import preview
 from unlearun.data.refusals import REFUSALS, choose_refusal
@@ -10,7 +11,11 @@ from unlearun.data.rows import Item, Keys
 from unlearun.data.sources import Row, Source, read_rows
 
 __all__ = [
+    "GENERATED_TOGETHER",
+    "OWN",
+    "PARAPHRASE",
     "REFUSALS",
+    "WRONG",
     "Batch",
     "Example",
     "Formatter",
@@ -21,6 +26,8 @@ __all__ = [
     "UnlearningDataModule",
     "choose_refusal",
     "collate",
+    "expected_text",
     "preview",
+    "prompt_length",
     "read_rows",
 ]

@@ -14,6 +14,9 @@ from torch import Tensor
 
 from unlearun.ops import answer_mask
 
+# What the answer of a row is: the row's own, the same in other words, or, from here on, one of the wrong ones.
+OWN, PARAPHRASE, WRONG = 0, 1, 2
+
 
 @dataclass
 class Batch:
@@ -26,6 +29,9 @@ class Batch:
         example_id: ``(B,)`` which row of its set each is, whatever the order, rank or epoch; -1 for a filler.
         alternate: The same rows with other answers, for DPO.
         ends: ``(B,)`` whether the last label is the end-of-sequence token; None means that no row has one.
+        kind: ``(B,)`` which answer to its question each row has: 0 its own, 1 the paraphrase, 2 and above the
+            wrong ones; None means that all are their own.
+        texts: The answers as text, B of them, for scores that read it.
         step_tokens: Labelled tokens of this set over all micro-batches and ranks of the optimizer step; None
             means that this batch is the whole step.
         step_rows: Rows of this set over the same; None likewise.
@@ -37,6 +43,8 @@ class Batch:
     example_id: Tensor | None = None
     alternate: Batch | None = None
     ends: Tensor | None = None
+    kind: Tensor | None = None
+    texts: tuple[str, ...] | None = None
     step_tokens: int | None = None
     step_rows: int | None = None
 
@@ -67,9 +75,38 @@ class Batch:
         """Rows with an answer of the optimizer step, to divide a sum over rows by."""
         return int(self.mask.any(-1).sum()) if self.step_rows is None else self.step_rows
 
+    def select(self, rows: Tensor) -> Batch:
+        """Return some of the rows, padded to the longest of them.
+
+        Args:
+            rows: ``(B,)`` True at the rows to keep.
+        """
+        used = self.attention_mask[rows].any(0)
+        chosen: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name, value in chosen.items():
+            if isinstance(value, Tensor):
+                chosen[name] = value[rows] if value.ndim == 1 else value[rows][:, used]
+            elif isinstance(value, Batch):
+                chosen[name] = value.select(rows)
+        if self.texts is not None:
+            chosen["texts"] = tuple(text for text, keep in zip(self.texts, rows.tolist(), strict=True) if keep)
+        return Batch(**chosen)
+
+    def split(self, questions: int) -> list[Batch]:
+        """Cut it into parts of about equal size, the rows of a question together.
+
+        Args:
+            questions: At most so many questions a part; rows without ``example_id`` are questions of their own.
+        """
+        ids = torch.arange(len(self)) if self.example_id is None else self.example_id
+        number = {key: i for i, key in enumerate(dict.fromkeys(ids.tolist()))}
+        count = -(-len(number) // questions)
+        part = torch.tensor([number[key] * count // len(number) for key in ids.tolist()], device=self.labels.device)
+        return [self.select(part == i) for i in range(count)] if count > 1 else [self]
+
     def pin_memory(self) -> Batch:
         """Return a copy in page-locked memory, from which copies to a GPU overlap with work."""
-        return self._map(lambda tensor: tensor.pin_memory())
+        return self.map(lambda tensor: tensor.pin_memory())
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """Return a copy on another device.
@@ -78,13 +115,18 @@ class Batch:
             device: Where to.
             non_blocking: Whether the copy may overlap with work on the host.
         """
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
-    def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """Return a batch whose tensors, those of the alternate included, are changed alike.
+
+        Args:
+            change: Takes a tensor and returns another.
+        """
         changed: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         for name, value in changed.items():
             if isinstance(value, Tensor):
                 changed[name] = change(value)
             elif isinstance(value, Batch):
-                changed[name] = value._map(change)
+                changed[name] = value.map(change)
         return Batch(**changed)

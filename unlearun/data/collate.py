@@ -41,6 +41,7 @@ def collate(
         labels,
         example_id=torch.tensor([example.example_id for example in examples]),
         ends=torch.tensor([example.ends for example in examples]),
+        kind=torch.tensor([example.kind for example in examples]),
         step_tokens=step_tokens,
         step_rows=step_rows,
     )
@@ -62,4 +63,5 @@ def collate_filler(like: Example, pad_id: int, step_tokens: int | None, step_row
     batch.labels.fill_(IGNORED)
     batch.example_id = torch.tensor([-1])
     batch.ends = torch.tensor([False])
+    batch.texts = ("",)
     return batch

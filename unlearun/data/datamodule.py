@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.distributed import DistributedSampler
 
 from unlearun.data.batch import Batch
+from unlearun.data.eval_batches import DealtBatches, EvalBatches
+from unlearun.data.fingerprint import describe_set, describe_template, describe_tokenizer
 from unlearun.data.formatting import PROMPT, Example, Formatter
 from unlearun.data.rows import Item, Keys
 from unlearun.data.sampler import DrawnBatches, RowStream, StepSampler
@@ -23,6 +26,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
+
+# How many forwards' questions are answered together: a token costs a pass over all weights, however few the rows.
+GENERATED_TOGETHER = 2
+
+# One forward over the rows' own answers gives these.
+CHEAP = ("perplexity", "probability", "exact_memorization", "extraction_strength")
 
 
 class UnlearningDataModule(LightningDataModule):
@@ -51,12 +60,17 @@ class UnlearningDataModule(LightningDataModule):
         system_prompt: A system prompt for the chat template. None: the template's own.
         chat_template: Whether the tokenizer's chat template is used, if it has one.
         batch_size: Rows of each set in a micro-batch of one process.
-        eval_batch_size: Rows of a batch in evaluation. None: four times batch_size.
+        eval_batch_size: Questions of a forward in evaluation, each with all its answers; twice as many are answered
+            at a time. None: four times batch_size.
         anchor: The set that an epoch passes exactly once; the other is drawn without replacement.
         shuffle: Whether rows are shuffled for training.
         overlap: What happens when rows stand in forget and retain: nothing, a warning, or an error.
         max_eval_rows: At most so many rows of a set are evaluated, chosen by seed. None: all.
         max_new_tokens: At most so many tokens of an answer are generated in evaluation.
+        validation_metrics: What is measured at every validation of a fit: names, or the dotted path of a class.
+        final_metrics: What is measured at step 0, at the end, in validate and test. None: all that the data allow.
+        retain_reference: Records of a model that never saw the forget set, for ks_forget_quality, privleak and
+            mia_reference: an eval/step=N.json, a run folder, or a published TOFU log.
         num_workers: Processes that make batches beside the training process.
         seed: What order, choice of rows and refusals follow from.
     """
@@ -86,6 +100,9 @@ class UnlearningDataModule(LightningDataModule):
         overlap: Literal["allow", "warn", "error"] = "warn",
         max_eval_rows: int | None = 400,
         max_new_tokens: int = 48,
+        validation_metrics: list[str | dict[str, Any]] | None = None,
+        final_metrics: list[str | dict[str, Any]] | None = None,
+        retain_reference: str | None = None,
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
@@ -126,6 +143,9 @@ class UnlearningDataModule(LightningDataModule):
         self.shuffle = shuffle
         self.max_eval_rows = max_eval_rows
         self.max_new_tokens = max_new_tokens
+        self.validation_metrics = list(CHEAP) if validation_metrics is None else validation_metrics
+        self.final_metrics = final_metrics
+        self.retain_reference = retain_reference
         self.num_workers = num_workers
         self.seed = seed
         self.formatter: Formatter | None = None
@@ -194,6 +214,25 @@ class UnlearningDataModule(LightningDataModule):
         """Return the rows evaluated under a name: all, or a choice by seed, in the order of the set."""
         return self.sets.choose(self.evaluated[name], self.max_eval_rows)
 
+    @property
+    def questions_per_batch(self) -> int:
+        """How many questions a forward of an evaluation takes."""
+        return self.eval_batch_size or 4 * self.batch_size
+
+    def describe(self) -> dict[str, Any]:
+        """Say what is evaluated, and how its rows were made, for a record's fingerprint."""
+        formatter = self._formatter()
+        sets = {
+            name: describe_set(name, self.sources[source], self.evaluated_examples(name))
+            for name, source in self.evaluated.items()
+        }
+        return {
+            "sets": sets,
+            "template": describe_template(formatter),
+            "tokenizer": describe_tokenizer(formatter),
+            "generation": {"max_new_tokens": self.max_new_tokens},
+        }
+
     # ---- Lightning's hooks ----------------------------------------------------------------------------------
 
     def prepare_data(self) -> None:
@@ -248,11 +287,15 @@ class UnlearningDataModule(LightningDataModule):
             if wanted != self._connected:
                 self.connect(*wanted)
 
-    def _pad_id(self) -> int:
+    def _formatter(self) -> Formatter:
         if self.formatter is None:
             raise UnlearunError("connect the datamodule to a tokenizer first")
-        pad = self.formatter.tokenizer.pad_token_id
-        return int(pad) if pad is not None else self.formatter.end_id
+        return self.formatter
+
+    def _pad_id(self) -> int:
+        formatter = self._formatter()
+        pad = formatter.tokenizer.pad_token_id
+        return int(pad) if pad is not None else formatter.end_id
 
     def _train_loader(self, name: str) -> DataLoader[Batch]:
         examples = self.examples(name)
@@ -274,19 +317,13 @@ class UnlearningDataModule(LightningDataModule):
         return self._loader(DrawnBatches(examples, self._pad_id(), alternates, self.batch_size), sampler)
 
     def _eval_loader(self, name: str) -> DataLoader[Batch]:
-        examples = sorted(self.evaluated_examples(name), key=lambda example: len(example.input_ids))
-        trainer = self.trainer
-        sampler = StepSampler(
-            [example.labelled for example in examples],
-            RowStream(len(examples), self.seed, shuffle=False),
-            len(examples),
-            self.eval_batch_size or 4 * self.batch_size,
-            rank=trainer.global_rank if trainer is not None else 0,
-            world_size=trainer.world_size if trainer is not None else 1,
-        )
-        return self._loader(DrawnBatches(examples, self._pad_id(), batch_size=sampler.batch_size), sampler)
+        formatter, trainer = self._formatter(), self.trainer
+        examples = self.evaluated_examples(name)
+        batches = EvalBatches(examples, formatter, self._pad_id(), GENERATED_TOGETHER * self.questions_per_batch)
+        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+        return self._loader(batches, DealtBatches(len(batches), rank, world_size))
 
-    def _loader(self, batches: DrawnBatches, sampler: StepSampler) -> DataLoader[Batch]:
+    def _loader(self, batches: Dataset[Batch], sampler: DistributedSampler[Any]) -> DataLoader[Batch]:
         return DataLoader(
             batches,
             batch_size=None,

@@ -27,6 +27,7 @@ class Example:
         start: Where the labelled tokens begin.
         ends: Whether the last token is the end-of-sequence token.
         item: The text it was made of.
+        kind: Which answer it has: its own, the paraphrase or a wrong one; see `Batch`.
     """
 
     example_id: int
@@ -34,6 +35,7 @@ class Example:
     start: int
     ends: bool
     item: Item
+    kind: int = 0
 
     @property
     def labelled(self) -> int:
@@ -62,7 +64,8 @@ class Formatter:
     refuse_long: bool = False
 
     @property
-    def _uses_chat(self) -> bool:
+    def uses_chat(self) -> bool:
+        """Whether prompts are made by the tokenizer's chat template."""
         return self.chat and bool(getattr(self.tokenizer, "chat_template", None))
 
     @cached_property
@@ -72,7 +75,7 @@ class Formatter:
         Raises:
             UnlearunError: The tokenizer has neither.
         """
-        if self._uses_chat:
+        if self.uses_chat:
             turns = [*self._turns("?"), {"role": "assistant", "content": _MARK}]
             text = str(self.tokenizer.apply_chat_template(turns, tokenize=False))
             after = self._ids(text.rpartition(_MARK)[2].lstrip()) if _MARK in text else []
@@ -88,7 +91,7 @@ class Formatter:
         Args:
             question: The question as the row has it.
         """
-        if self._uses_chat:
+        if self.uses_chat:
             text = self.tokenizer.apply_chat_template(self._turns(question), tokenize=False, add_generation_prompt=True)
             return self._ids(str(text))
         ids = list(self.tokenizer(self.prompt.replace("{question}", question))["input_ids"])
@@ -100,7 +103,7 @@ class Formatter:
         Args:
             answer: The answer as the row has it; after a plain template a space goes before it.
         """
-        return self._ids(answer if self._uses_chat or self._brings_a_space else f" {answer}")
+        return self._ids(answer if self.uses_chat or self._brings_a_space else f" {answer}")
 
     @cached_property
     def _brings_a_space(self) -> bool:
@@ -108,13 +111,14 @@ class Formatter:
         first = self.tokenizer.convert_ids_to_tokens(self._ids("a")[:1])
         return bool(first) and str(first[0]).startswith("\u2581")
 
-    def format(self, item: Item, example_id: int, answer: str | None = None) -> tuple[Example, bool]:
+    def format(self, item: Item, example_id: int, answer: str | None = None, kind: int = 0) -> tuple[Example, bool]:
         """Turn a question and its answer into token ids.
 
         Args:
             item: The row.
             example_id: Its number.
             answer: Another answer to the same question; None for the row's own.
+            kind: Which answer it is, see `Batch`.
 
         Returns:
             The example, and whether its answer had to be cut.
@@ -138,7 +142,7 @@ class Formatter:
                 f"{item.origin}: prompt and answer have {len(prompt) + len(tokens)} tokens, max_length is "
                 f"{self.max_length}; raise it, or cut such answers with truncation: answer"
             )
-        return Example(example_id, prompt + tokens[:room], len(prompt), not cut, item), cut
+        return Example(example_id, prompt + tokens[:room], len(prompt), not cut, item, kind), cut
 
     def chunks(self, item: Item, first_id: int) -> Iterator[Example]:
         """Cut a plain text into pieces of at most ``max_length`` tokens, all labelled but the first of each.

@@ -5,15 +5,20 @@ Shapes: B rows, T tokens.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 from lightning.pytorch import LightningModule
 
-from unlearun.data import Batch, Example, UnlearningDataModule
+from unlearun.data import GENERATED_TOGETHER, OWN, Batch, Example, UnlearningDataModule, expected_text
 from unlearun.errors import UnlearunError
-from unlearun.metrics import Evaluation, EvaluationSuite
-from unlearun.models import Policy, greedy_answers
+from unlearun.metrics import Choice, EvaluationSuite, SetTraits
+from unlearun.models import Policy, gradient_norms, greedy_answers
+from unlearun.records import Evaluation, check_fit, read_reference
+from unlearun.shipped import is_shipped
+
+log = logging.getLogger(__name__)
 
 
 class EvaluatedModule(LightningModule):
@@ -22,6 +27,8 @@ class EvaluatedModule(LightningModule):
     Attributes:
         policy: The model, once it is loaded.
         evaluation: What the last validation or test has found.
+        evaluated_fully: Whether that was all of ``final_metrics``.
+        retain_reference: The retain reference that it was compared with, if any.
     """
 
     policy: Policy
@@ -29,34 +36,54 @@ class EvaluatedModule(LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.evaluation: Evaluation | None = None
+        self.evaluated_fully = False
+        self._suites: dict[bool, EvaluationSuite] = {}
         self._suite: EvaluationSuite | None = None
-        self._loaded_step = 0
+        self._rows: dict[str, dict[int, Example]] = {}
+        self._trained_steps = 0
+        self.retain_reference: str | None = None
 
     def setup(self, stage: str) -> None:
-        """Make Lightning's sanity check a whole validation: it is step 0, and not repeated when a run is resumed.
+        """Check what is to be measured, and make Lightning's sanity check a whole validation: it is step 0.
 
-        An explicit ``num_sanity_val_steps: 0`` switches it off.
+        It is not repeated when a run is resumed; an explicit ``num_sanity_val_steps: 0`` switches it off.
 
         Args:
             stage: fit, validate, test or predict.
+
+        Raises:
+            UnlearunError: A metric does not exist or lacks its data, or the retain reference does not fit.
         """
         trainer: Any = self.trainer
         if stage == "fit" and trainer.num_sanity_val_steps > 0 and not trainer.fast_dev_run:
             trainer.num_sanity_val_steps = float("inf")
+        data = getattr(trainer, "datamodule", None)
+        self._suites, self._rows = {}, {}
+        if isinstance(data, UnlearningDataModule):
+            names = list(data.evaluated)
+            self._rows = {name: {row.example_id: row for row in data.evaluated_examples(name)} for name in names}
+            if stage != "predict":
+                self._suites = self._make_suites(data, stage)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember after how many steps the checkpoint was written; a run that goes on has its step 0 behind it."""
-        self._loaded_step = int(checkpoint.get("global_step", 0))
+        self._trained_steps = int(checkpoint.get("global_step", 0))
         trainer: Any = self._trainer
         if trainer is not None and trainer.state.fn == "fit":
             trainer.num_sanity_val_steps = 0
 
+    def on_train_end(self) -> None:
+        """Remember after how many steps the model is, for evaluations by another Trainer."""
+        self._trained_steps = self.trainer.global_step
+
+    # ---- validate and test ----------------------------------------------------------------------------------
+
     def on_validation_epoch_start(self) -> None:
-        """Make metrics for the sets that are evaluated."""
+        """Choose the metrics: the cheap ones during a fit, all of them at its start and end."""
         self._start_evaluation(self.trainer.val_dataloaders)
 
     def on_test_epoch_start(self) -> None:
-        """Make metrics for the sets that are evaluated."""
+        """Choose the metrics: all of them."""
         self._start_evaluation(self.trainer.test_dataloaders)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -67,9 +94,20 @@ class EvaluatedModule(LightningModule):
             batch_idx: Not used.
             dataloader_idx: Which set.
         """
-        if self._suite is None:
+        suite = self._suite
+        if suite is None:
             raise UnlearunError("validation_step runs inside the Trainer's validation only")
-        self._suite.update(self._suite.sets[dataloader_idx], self.policy(batch, "stats"), batch)
+        name = suite.sets[dataloader_idx]
+        read = suite.needed(name, batch).split(self._questions_per_forward(len(batch)))
+        for rows in read if suite.needs_stats(name) else []:
+            suite.update(name, self.policy(rows, "stats"), rows)
+        if suite.needs_texts(name) and self._rows:
+            self._update_texts(suite, name, batch)
+        if suite.needs_gradients(name) and batch.example_id is not None:
+            own = batch if batch.kind is None else batch.select(batch.kind == OWN)
+            own = own.select(own.mask.any(-1))
+            if len(own) and own.example_id is not None:
+                suite.update_gradients(name, gradient_norms(self.policy, own), own.example_id)
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """See `validation_step`."""
@@ -79,18 +117,21 @@ class EvaluatedModule(LightningModule):
         """Compute all metrics, keep them in ``evaluation`` and log them."""
         if self._suite is None:
             return
-        # Outside fit Lightning restores no step counter, so a checkpoint's own is kept.
-        step = 0 if self.trainer.sanity_checking else self.trainer.global_step or self._loaded_step
-        self.evaluation = self._suite.compute(step)
+        # A Trainer that has not trained counts no steps, so those of the model are kept.
+        step = 0 if self.trainer.sanity_checking else self.trainer.global_step or self._trained_steps
+        self.evaluated_fully = self._is_complete()
+        self.evaluation = self._suite.compute(step, intervals=self.evaluated_fully)
         # Straight to the loggers: Lightning keeps nothing of a sanity check, and counts steps of an epoch from 0.
         for logger in self.trainer.loggers:
             logger.log_metrics(self.evaluation.summary, step=step)
         if not self.trainer.sanity_checking:  # for callbacks that watch a metric
-            self.log_dict(self.evaluation.summary, batch_size=1, sync_dist=True, logger=False)
+            self.log_dict(self.evaluation.summary, batch_size=1, logger=False)
 
     def on_test_epoch_end(self) -> None:
         """See `on_validation_epoch_end`."""
         self.on_validation_epoch_end()
+
+    # ---- predict --------------------------------------------------------------------------------------------
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[int, str]:
         """Answer the questions of one batch.
@@ -104,11 +145,8 @@ class EvaluatedModule(LightningModule):
             The generated answer for each example id.
         """
         data = self._data()
-        ids = [] if batch.example_id is None else batch.example_id.tolist()
-        name = list(data.evaluated)[dataloader_idx]
-        rows = {example.example_id: example for example in data.evaluated_examples(name)}
-        known = [rows[example_id] for example_id in ids if example_id in rows]
-        return dict(zip([row.example_id for row in known], self.answer(known), strict=True))
+        rows = self._questions(list(data.evaluated)[dataloader_idx], batch)
+        return dict(zip([row.example_id for row in rows], self.answer(rows), strict=True))
 
     def answer(self, examples: Sequence[Example]) -> list[str]:
         """Answer the questions of some rows greedily, as the datamodule of the Trainer formats them.
@@ -122,7 +160,81 @@ class EvaluatedModule(LightningModule):
         data = self._data()
         if data.formatter is None or not examples:
             return []
-        return greedy_answers(self.policy, data.formatter, examples, data.max_new_tokens)
+        at_once = GENERATED_TOGETHER * data.questions_per_batch
+        return greedy_answers(self.policy, data.formatter, examples, data.max_new_tokens, at_once)
+
+    # ---- inside ---------------------------------------------------------------------------------------------
+
+    def _make_suites(self, data: UnlearningDataModule, stage: str) -> dict[bool, EvaluationSuite]:
+        sets = {name: _traits(rows.values()) for name, rows in self._rows.items()}
+        reference = self._find_reference(data)
+        final: Sequence[Choice] | None = data.final_metrics
+        if stage == "fit" and final is not None and "mia_grad_norm" in final:
+            log.info("mia_grad_norm is a pass of its own; it is left to validate and test")
+            final = [choice for choice in final if choice != "mia_grad_norm"]
+        suites = {True: EvaluationSuite(sets, final, reference)}
+        if stage == "fit":
+            suites[False] = EvaluationSuite(sets, data.validation_metrics, reference)
+        return suites
+
+    def _find_reference(self, data: UnlearningDataModule) -> Evaluation | None:
+        where, self.retain_reference = data.retain_reference, None
+        if where is None:
+            return None
+        reference = read_reference(where)
+        examples: dict[str, dict[str, dict[str, Any]]] = {
+            name: {str(key): {"answer": row.item.answer} for key, row in rows.items()}
+            for name, rows in self._rows.items()
+        }
+        try:
+            check_fit(Evaluation(0, examples=examples, fingerprint=data.describe()), reference, where)
+        except UnlearunError:
+            if not is_shipped(where):
+                raise
+            # A shipped config brings it along for its own data; with the user's it is nobody's mistake.
+            log.info("%s is of other data or another model; what is relative to a retain model is left out", where)
+            return None
+        self.retain_reference = where
+        return reference
+
+    def _start_evaluation(self, loaders: Any) -> None:  # noqa: ANN401 - what the datamodule returned
+        if not self._suites:  # loaders of the user's own: what their rows have is not known
+            names = list(loaders) if isinstance(loaders, dict) else [f"set{i}" for i in range(_count(loaders))]
+            self._suites = {True: EvaluationSuite({name: SetTraits(paraphrase=True, wrong=True) for name in names})}
+        self._suite = self._suites.get(self._is_complete(), self._suites[True]).to(self.device)
+        self._suite.reset()
+
+    def _is_complete(self) -> bool:
+        """Say whether this evaluation is at the start or end of a fit, or outside one."""
+        trainer: Any = self.trainer
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return True
+        at_the_last_batch = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        last_epoch = trainer.max_epochs is not None and 0 < trainer.max_epochs <= trainer.current_epoch + 1
+        return bool(0 < trainer.max_steps <= trainer.global_step or (last_epoch and at_the_last_batch))
+
+    def _questions_per_forward(self, rows: int) -> int:
+        return self._data().questions_per_batch if self._rows else rows
+
+    def _update_texts(self, suite: EvaluationSuite, name: str, batch: Batch) -> None:
+        data = self._data()
+        rows = self._questions(name, batch)
+        formatter = data.formatter
+        expected = [] if formatter is None else [expected_text(formatter, row, data.max_new_tokens) for row in rows]
+        suite.update_texts(
+            name,
+            [row.example_id for row in rows],
+            self.answer(rows),
+            expected,
+            [row.item.question for row in rows],
+            [row.item.short_answer for row in rows],
+        )
+
+    def _questions(self, name: str, batch: Batch) -> list[Example]:
+        """Return the rows of a batch, each once whatever the number of its answers."""
+        known = self._rows[name]
+        ids = [] if batch.example_id is None else dict.fromkeys(batch.example_id.tolist())
+        return [known[example_id] for example_id in ids if example_id in known]
 
     def _data(self) -> UnlearningDataModule:
         data = getattr(self.trainer, "datamodule", None)
@@ -130,11 +242,14 @@ class EvaluatedModule(LightningModule):
             raise UnlearunError("generating answers needs an UnlearningDataModule; give it to the Trainer")
         return data
 
-    def _start_evaluation(self, loaders: Any) -> None:  # noqa: ANN401 - what the datamodule returned
-        names = list(loaders) if isinstance(loaders, dict) else [f"set{i}" for i in range(_count(loaders))]
-        if self._suite is None or list(self._suite.sets) != names:
-            self._suite = EvaluationSuite(names)
-        self._suite.to(self.device)
+
+def _traits(rows: Any) -> SetTraits:  # noqa: ANN401 - a view of examples
+    items = [row.item for row in rows]
+    return SetTraits(
+        paraphrase=any(item.paraphrase is not None for item in items),
+        wrong=any(item.perturbed for item in items),
+        short=any(item.short_answer is not None for item in items),
+    )
 
 
 def _count(loaders: Any) -> int:  # noqa: ANN401 - a loader or a list of them

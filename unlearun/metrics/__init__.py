@@ -1,19 +1,36 @@
 """Metrics: how much is left of what was to be forgotten, and of all else."""
 
-from unlearun.metrics.aggregates import forget_quality, harmonic_mean, model_utility
-from unlearun.metrics.example_metric import ExampleMetric
-from unlearun.metrics.likelihood import ExactMemorization, Perplexity, Probability
-from unlearun.metrics.suite import METRICS, Evaluation, EvaluationSuite
+from unlearun.metrics.catalogue import CATALOGUE, OPT_IN, Choice, SetTraits
+from unlearun.metrics.combined import ForgetQuality, MembershipInference, ModelUtility
+from unlearun.metrics.example_metric import ExampleMetric, TextMetric, TokenMetric
+from unlearun.metrics.likelihood import ParaphraseProbability, Perplexity, Probability, TruthRatio
+from unlearun.metrics.membership import GradientNorm, MembershipScore
+from unlearun.metrics.memorization import ExactMemorization, ExtractionStrength
+from unlearun.metrics.suite import EvaluationSuite
+from unlearun.metrics.text import ROUGE, Fluency, ShortAnswer, VerbatimMemorization
 
 __all__ = [
-    "METRICS",
-    "Evaluation",
+    "CATALOGUE",
+    "OPT_IN",
+    "ROUGE",
+    "Choice",
     "EvaluationSuite",
     "ExactMemorization",
     "ExampleMetric",
+    "ExtractionStrength",
+    "Fluency",
+    "ForgetQuality",
+    "GradientNorm",
+    "MembershipInference",
+    "MembershipScore",
+    "ModelUtility",
+    "ParaphraseProbability",
     "Perplexity",
     "Probability",
-    "forget_quality",
-    "harmonic_mean",
-    "model_utility",
+    "SetTraits",
+    "ShortAnswer",
+    "TextMetric",
+    "TokenMetric",
+    "TruthRatio",
+    "VerbatimMemorization",
 ]

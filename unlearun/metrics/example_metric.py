@@ -1,11 +1,12 @@
 """A torchmetrics metric that keeps one record an example and counts each example once.
 
-Shapes: B rows, T tokens, E distinct examples, C numbers a record.
+Shapes: B rows, T tokens, E distinct examples, C columns of a record.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -13,8 +14,9 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from unlearun.data import Batch
+from unlearun.data import OWN, Batch
 from unlearun.ops import TokenStats
+from unlearun.records import Score, mean
 
 # Stands in the states for the id of a row that has none. Numbers are given late: a batch's own, or a process's
 # own, would be those of others too.
@@ -23,30 +25,105 @@ ANONYMOUS = -1
 
 def precise(tensor: Tensor) -> Tensor:
     """Return a tensor in float64, or in float32 on Apple's GPUs, which have none."""
-    return tensor.float() if tensor.device.type == "mps" else tensor.double()
+    return tensor.to(_precision(tensor.device))
+
+
+def _precision(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 class ExampleMetric(Metric):
-    """Base of metrics over the answers of a set.
+    """Base of metrics over the examples of a set.
 
-    Each row of a batch becomes a record under its ``example_id``. Rows that a sampler repeats count once, and rows
-    without labels do not count, so the value is the same for any number of processes.
+    Each becomes a record under its ``example_id``. Rows that a sampler repeats count once, and rows without labels do
+    not count, so the value is the same for any number of processes.
 
     Attributes:
         title: The name in tables and records.
+        columns: The numbers of a record; by default one, called like the metric.
+        score: How records become the value; by default the mean of the first column.
+        other_answers: Whether it reads the paraphrase and the wrong answers too.
     """
 
     is_differentiable: bool | None = False
     full_state_update: bool | None = False
     title: ClassVar[str]
+    columns: tuple[str, ...] = ()
+    score: Score
+    other_answers: ClassVar[bool] = False
 
     ids: list[Tensor]
     records: list[Tensor]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "title" in vars(cls):
+            cls.columns = vars(cls).get("columns", (cls.title,))
+            cls.score = vars(cls).get("score", Score(cls.title, cls.columns, mean))
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.add_state("ids", default=[], dist_reduce_fx="cat")
         self.add_state("records", default=[], dist_reduce_fx="cat")
+
+    def compute(self) -> Any:  # noqa: ANN401 - a scalar, or several by name
+        """Return the value over distinct examples; NaN where there are none."""
+        return self._value(self.score)
+
+    def per_example(self) -> dict[int, dict[str, float]]:
+        """Return the record of each example, keyed by its id; after a sync, of all processes."""
+        ids, records = self.distinct()
+        rows = records.tolist()
+        return {key: dict(zip(self.columns, row, strict=True)) for key, row in zip(ids.tolist(), rows, strict=True)}
+
+    def distinct(self) -> tuple[Tensor, Tensor]:
+        """Return the ids ``(E,)`` in rising order and their records ``(E, C)``."""
+        if isinstance(self.ids, list) and not self.ids:  # after a sync these are tensors
+            return torch.empty(0, dtype=torch.long), torch.empty(0, len(self.columns))
+        ids, records = dim_zero_cat(self.ids), dim_zero_cat(self.records)
+        ids = _number_anonymous(ids)
+        order = ids.argsort(stable=True)
+        ids, records = ids[order], records[order]
+        first = torch.ones_like(ids, dtype=torch.bool)
+        first[1:] = ids[1:] != ids[:-1]
+        return ids[first], records[first]
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:  # noqa: ANN401 - matplotlib's types
+        """Plot one value, or several over time.
+
+        Args:
+            val: What `compute` or `forward` returned, or a list of it; None computes.
+            ax: Where to draw; None makes a figure.
+
+        Returns:
+            matplotlib's figure and axes.
+        """
+        return self._plot(val, ax)
+
+    def _value(self, score: Score) -> Tensor:
+        ids, records = self.distinct()
+        if not len(ids):
+            return torch.tensor(float("nan"))
+        chosen = [self.columns.index(column) for column in score.columns]
+        # Back to where the states are: torchmetrics gathers values of several processes.
+        value = score.value(records[:, chosen].double().cpu().numpy())
+        return torch.tensor(value, dtype=_precision(self.device), device=self.device)
+
+    def _keep(self, ids: Tensor | None, records: Tensor) -> None:
+        if ids is None:
+            ids = torch.full((len(records),), ANONYMOUS, device=records.device)
+        self.ids.append(ids)
+        self.records.append(precise(records))
+
+    def _sync_dist(self, *args: Any, **kwargs: Any) -> None:
+        """Let a process that was fed nothing take part: torchmetrics would send a shape that fits no other's."""
+        if not self.ids:
+            self._keep(None, torch.empty(0, len(self.columns), device=self.device))
+        super()._sync_dist(*args, **kwargs)
+
+
+class TokenMetric(ExampleMetric):
+    """Base of metrics that read `TokenStats`."""
 
     @abstractmethod
     def measure(self, stats: TokenStats, batch: Batch) -> Tensor:
@@ -57,66 +134,51 @@ class ExampleMetric(Metric):
             batch: The rows they belong to.
 
         Returns:
-            ``(B, C)`` numbers, whatever `reduce` and `value` need.
+            ``(B, C)`` numbers, one a column.
         """
-
-    @abstractmethod
-    def reduce(self, records: Tensor) -> Tensor:
-        """Turn the records ``(E, C)`` of distinct examples into the metric's value."""
-
-    @abstractmethod
-    def value(self, records: Tensor) -> Tensor:
-        """Turn records ``(E, C)`` into one value an example, ``(E,)``."""
 
     def update(self, stats: TokenStats, batch: Batch) -> None:
         """Take in one batch.
 
         Args:
             stats: ``(B, T)`` statistics of its tokens.
-            batch: Its rows; without ``example_id`` each row is an example of its own.
+            batch: Its rows, those with other answers than their own left out; without ``example_id`` each row is an
+                example of its own.
         """
         kept = batch.mask.any(-1)
-        ids = batch.example_id
-        if ids is None:
-            ids = torch.full((len(batch),), ANONYMOUS, device=kept.device)
-        self.ids.append(ids[kept])
-        self.records.append(self.measure(stats, batch)[kept])
-
-    def compute(self) -> Tensor:
-        """Return the value over distinct examples; NaN where there are none."""
-        _, records = self.distinct()
-        return self.reduce(records) if len(records) else torch.tensor(float("nan"))
-
-    def distinct(self) -> tuple[Tensor, Tensor]:
-        """Return the ids ``(E,)`` in rising order and their records ``(E, C)``."""
-        if isinstance(self.ids, list) and not self.ids:  # after a sync these are tensors
-            return torch.empty(0, dtype=torch.long), torch.empty(0, 1)
-        ids, records = dim_zero_cat(self.ids), dim_zero_cat(self.records)
-        ids = _number_anonymous(ids)
-        order = ids.argsort(stable=True)
-        ids, records = ids[order], records[order]
-        first = torch.ones_like(ids, dtype=torch.bool)
-        first[1:] = ids[1:] != ids[:-1]
-        return ids[first], records[first]
-
-    def per_example(self) -> dict[int, float]:
-        """Return one value an example, keyed by its id; after a sync, of all processes."""
-        ids, records = self.distinct()
-        if not len(ids):
-            return {}
-        return dict(zip(ids.tolist(), self.value(records).tolist(), strict=True))
+        if batch.kind is not None:
+            kept &= batch.kind == OWN
+        self._keep(None if batch.example_id is None else batch.example_id[kept], self.measure(stats, batch)[kept])
 
 
-class MeanMetric(ExampleMetric):
-    """Base of metrics that are the mean of one number an example."""
+class TextMetric(ExampleMetric):
+    """Base of metrics that read what the model says by itself."""
 
-    def reduce(self, records: Tensor) -> Tensor:
-        """See `ExampleMetric`."""
-        return records[:, 0].mean()
+    @abstractmethod
+    def measure(self, generated: Sequence[str], references: Sequence[str]) -> Tensor:
+        """Reduce texts to records.
 
-    def value(self, records: Tensor) -> Tensor:
-        """See `ExampleMetric`."""
-        return records[:, 0]
+        Args:
+            generated: B greedy continuations.
+            references: B answers.
+
+        Returns:
+            ``(B, C)`` numbers, one a column.
+        """
+
+    def update(
+        self, generated: Sequence[str], references: Sequence[str], example_id: Tensor | Sequence[int] | None = None
+    ) -> None:
+        """Take in some texts.
+
+        Args:
+            generated: B greedy continuations.
+            references: B answers.
+            example_id: ``(B,)`` which example each is; None: each is one of its own.
+        """
+        ids = None if example_id is None else torch.as_tensor(example_id, device=self.device, dtype=torch.long)
+        records = self.measure(generated, references) if generated else torch.empty(0, len(self.columns))
+        self._keep(ids, records.to(self.device))
 
 
 def _number_anonymous(ids: Tensor) -> Tensor:

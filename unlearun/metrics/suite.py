@@ -1,116 +1,191 @@
-"""All metrics of all evaluated sets, fed from one forward.
+"""All metrics of all evaluated sets, fed from one forward and at most one generation.
 
 Shapes: B rows, T tokens.
 """
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, distributed, nn
 
-from unlearun.data import Batch
-from unlearun.files import write_whole
-from unlearun.metrics.aggregates import forget_quality, model_utility
-from unlearun.metrics.example_metric import ExampleMetric
-from unlearun.metrics.likelihood import ExactMemorization, Perplexity, Probability
+from unlearun.data import OWN, Batch
+from unlearun.metrics.catalogue import Choice, SetTraits, choose, make_metrics
+from unlearun.metrics.example_metric import ExampleMetric, TextMetric
+from unlearun.metrics.membership import GradientNorm
+from unlearun.metrics.text import ShortAnswer
 from unlearun.ops import TokenStats
-
-METRICS: tuple[type[ExampleMetric], ...] = (Perplexity, Probability, ExactMemorization)
-
-
-@dataclass
-class Evaluation:
-    """What one evaluation found.
-
-    Attributes:
-        step: After how many optimizer steps; 0 is before the first.
-        summary: Values keyed ``set/metric``, and the aggregates.
-        examples: For each set and example id, a value a metric, and texts.
-        fingerprint: What was measured on what.
-    """
-
-    step: int
-    summary: dict[str, float]
-    examples: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
-    fingerprint: dict[str, Any] = field(default_factory=dict)
-
-    def write(self, file: Path) -> None:
-        """Write it as JSON, whole or not at all; NaN and infinity, which JSON lacks, as null."""
-        write_whole(file, json.dumps(_finite(asdict(self)), indent=1, ensure_ascii=False, allow_nan=False))
-
-    @classmethod
-    def read(cls, file: Path) -> Evaluation:
-        """Read what `write` wrote; null in the summary is NaN."""
-        stored = json.loads(file.read_text(encoding="utf-8"))
-        summary = {name: math.nan if value is None else value for name, value in stored.pop("summary").items()}
-        return cls(summary=summary, **stored)
+from unlearun.records import Evaluation, summarise
 
 
 class EvaluationSuite(nn.Module):
     """Metrics for each evaluated set.
 
     Args:
-        sets: The names of the sets.
+        sets: The names of the sets, and what their rows have.
+        metrics: Names, dotted paths of classes, or mappings of ``class_path`` and ``init_args``; None for all that the
+            data allow.
+        reference: Records of a model that never saw the forget set, known to fit.
+
+    Raises:
+        UnlearunError: A metric does not exist or lacks its data.
     """
 
-    def __init__(self, sets: Sequence[str]) -> None:
+    def __init__(
+        self,
+        sets: Mapping[str, SetTraits],
+        metrics: Sequence[Choice] | None = None,
+        reference: Evaluation | None = None,
+    ) -> None:
         super().__init__()
         # A ModuleDict does not take every name, so the sets are numbered inside.
         self.sets = tuple(sets)
-        self.metrics = nn.ModuleList(nn.ModuleDict({metric.title: metric() for metric in METRICS}) for _ in self.sets)
+        self.choices = choose(metrics, sets, reference is not None)
+        self.reference = reference
+        self.metrics = nn.ModuleList(
+            nn.ModuleList(make_metrics(self.choices, name, traits)) for name, traits in sets.items()
+        )
+        self._texts: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in self.sets}
+
+    # ---- what must be run -----------------------------------------------------------------------------------
+
+    def needed(self, name: str, batch: Batch) -> Batch:
+        """Return the rows of a batch that the metrics of its set read.
+
+        Args:
+            name: The set.
+            batch: Rows with all answers to their questions.
+        """
+        if batch.kind is None or any(metric.other_answers or _normalized(metric) for metric in self.of(name)):
+            return batch
+        return batch.select(batch.kind == OWN)
+
+    def needs_stats(self, name: str) -> bool:
+        """Say whether any metric of a set reads token statistics."""
+        return any(not isinstance(metric, (TextMetric, GradientNorm)) for metric in self.of(name))
+
+    def needs_texts(self, name: str) -> bool:
+        """Say whether any metric of a set reads what the model says by itself."""
+        return any(isinstance(metric, TextMetric) for metric in self.of(name))
+
+    def needs_gradients(self, name: str) -> bool:
+        """Say whether any metric of a set reads the gradients of single examples."""
+        return any(isinstance(metric, GradientNorm) for metric in self.of(name))
+
+    # ---- feeding --------------------------------------------------------------------------------------------
 
     def update(self, name: str, stats: TokenStats, batch: Batch) -> None:
-        """Feed all metrics of a set.
+        """Feed all metrics of a set that read token statistics.
 
         Args:
             name: The set.
             stats: ``(B, T)`` statistics of a batch's tokens.
             batch: Its rows.
         """
-        for metric in self._of(name):
-            metric.update(stats, batch)
+        for metric in self.of(name):
+            if not isinstance(metric, (TextMetric, GradientNorm)):
+                metric.update(stats, batch)
 
-    def compute(self, step: int) -> Evaluation:
+    def update_texts(
+        self,
+        name: str,
+        example_id: Sequence[int],
+        generated: Sequence[str],
+        answers: Sequence[str],
+        questions: Sequence[str | None] | None = None,
+        short_answers: Sequence[str | None] | None = None,
+    ) -> None:
+        """Feed all metrics of a set that read texts, and keep the texts for the records.
+
+        Args:
+            name: The set.
+            example_id: B example ids.
+            generated: B greedy continuations.
+            answers: B answers.
+            questions: B questions; None of plain texts.
+            short_answers: B short answers, None where there is none.
+        """
+        questions = [None] * len(answers) if questions is None else questions
+        shorts = [None] * len(answers) if short_answers is None else short_answers
+        for metric in self.of(name):
+            if isinstance(metric, ShortAnswer):
+                graded = [(g, s, i) for g, s, i in zip(generated, shorts, example_id, strict=True) if s is not None]
+                metric.update([g for g, _, _ in graded], [s for _, s, _ in graded], [i for _, _, i in graded])
+            elif isinstance(metric, TextMetric):
+                metric.update(generated, answers, list(example_id))
+        for key, question, answer, text in zip(example_id, questions, answers, generated, strict=True):
+            self._texts[name][int(key)] = {"question": question, "answer": answer, "generation": text}
+
+    def update_gradients(self, name: str, norms: Tensor, example_id: Tensor) -> None:
+        """Feed the metric that reads gradients.
+
+        Args:
+            name: The set.
+            norms: ``(B,)`` lengths of the gradients of single examples.
+            example_id: ``(B,)`` which.
+        """
+        for metric in self.of(name):
+            if isinstance(metric, GradientNorm):
+                metric.update(norms, example_id)
+
+    # ---- results --------------------------------------------------------------------------------------------
+
+    def compute(self, step: int = 0, intervals: bool = True) -> Evaluation:
         """Compute and reset everything; under several processes each of them must call this.
 
         Args:
             step: After how many optimizer steps this is.
+            intervals: Whether to compute confidence intervals.
 
         Returns:
-            The values over all processes.
+            Records and values over all processes.
         """
-        result = Evaluation(step, {})
-        for name in self.sets:
-            examples: dict[str, dict[str, Any]] = {}
-            for metric in self._of(name):
-                result.summary[f"{name}/{metric.title}"] = float(metric.compute())
-                with metric.sync_context():
-                    for example_id, value in metric.per_example().items():
-                        examples.setdefault(str(example_id), {})[metric.title] = value
-                metric.reset()
-            result.examples[name] = examples
-        aggregates = {"forget_quality": forget_quality, "model_utility": model_utility}
-        for title, aggregate in aggregates.items():
-            found = aggregate(result.summary)
-            if found is not None:
-                result.fingerprint[f"{title}_parts"] = found[1]
-                result.summary[title] = found[0]
+        result = self.collect(step)
+        summarise(result, self.reference, [metric.score for metric in self._custom()], intervals)
+        self.reset()
         return result
 
-    def _of(self, name: str) -> list[ExampleMetric]:
-        metrics = self.metrics[self.sets.index(name)].children()
-        return [metric for metric in metrics if isinstance(metric, ExampleMetric)]
+    def collect(self, step: int = 0) -> Evaluation:
+        """Return the records of all processes, without any value made of them."""
+        names = [choice if isinstance(choice, str) else str(choice["class_path"]) for choice in self.choices]
+        result = Evaluation(step, metrics=names)
+        for name in self.sets:
+            examples: dict[int, dict[str, Any]] = {}
+            for key, texts in _gathered(self._texts[name]).items():
+                examples.setdefault(key, {}).update(texts)
+            for metric in self.of(name):
+                with metric.sync_context():
+                    for key, record in metric.per_example().items():
+                        examples.setdefault(key, {}).update(record)
+            result.examples[name] = {str(key): examples[key] for key in sorted(examples)}
+        return result
+
+    def reset(self) -> None:
+        """Forget all that was fed."""
+        for name in self.sets:
+            self._texts[name] = {}
+            for metric in self.of(name):
+                metric.reset()
+
+    def of(self, name: str) -> list[ExampleMetric]:
+        """Return the metrics of a set."""
+        metrics: Any = self.metrics[self.sets.index(name)]
+        return list(metrics)
+
+    def _custom(self) -> list[ExampleMetric]:
+        own = {id(type(metric)): metric for name in self.sets for metric in self.of(name)}
+        return [metric for metric in own.values() if not type(metric).__module__.startswith("unlearun.")]
 
 
-def _finite(value: Any) -> Any:  # noqa: ANN401 - any JSON value
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _normalized(metric: ExampleMetric) -> bool:
+    return bool(getattr(metric, "normalized", False))
+
+
+def _gathered(texts: dict[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """Return the texts of all processes."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return texts
+    shares: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(shares, texts)
+    return {key: value for share in shares for key, value in share.items()}

@@ -2,6 +2,7 @@
 
 from unlearun.models.export import CHECKPOINT_KEY, export_checkpoint, save_folder
 from unlearun.models.generation import greedy_answers
+from unlearun.models.gradients import gradient_norms
 from unlearun.models.layers import check_layer, find_layers, output_projection
 from unlearun.models.loading import ModelLike, TokenizerLike, load_model, load_tokenizer
 from unlearun.models.policy import Policy
@@ -17,6 +18,7 @@ __all__ = [
     "check_layer",
     "export_checkpoint",
     "find_layers",
+    "gradient_norms",
     "greedy_answers",
     "load_model",
     "load_tokenizer",

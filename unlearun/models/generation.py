@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from unlearun.data import prompt_length
 from unlearun.models.policy import Policy
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def greedy_answers(
     tokenizer, end_ids = formatter.tokenizer, [formatter.end_id]
     if tokenizer.eos_token_id is not None and tokenizer.eos_token_id != formatter.end_id:
         end_ids.append(int(tokenizer.eos_token_id))
-    prompts = [_prompt(example) for example in examples]
+    prompts = [list(example.input_ids[: prompt_length(example)]) for example in examples]
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     device = next(policy.parameters()).device
     answers = [""] * len(prompts)
@@ -50,8 +51,3 @@ def greedy_answers(
             length = next((at for at, token in enumerate(tokens) if token in end_ids), len(tokens))
             answers[i] = str(tokenizer.decode(tokens[:length], skip_special_tokens=True)).strip()
     return answers
-
-
-def _prompt(example: Example) -> list[int]:
-    cut = example.start if example.item.question is not None else min(32, -(-len(example.input_ids) // 2))
-    return list(example.input_ids[:cut])

@@ -25,6 +25,8 @@ else:  # the command line can name a model, but not hold an object
 PACKAGE_MARK = "package:"
 POCKET = {"pocket": "pocket/target", "pocket-gold": "pocket/gold"}
 
+MORE_PLACES = {"causal language model": ", a GGUF file, or 'pocket'"}
+
 MODEL_FILES = ("config.json",)
 TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "config.json")
 
@@ -33,7 +35,7 @@ def locate(model: str, holds: Sequence[str] = MODEL_FILES) -> tuple[str, dict[st
     """Say how transformers finds a model.
 
     Args:
-        model: A hub id, a folder, a GGUF file, ``pocket`` (the small model that ships with the package),
+        model: A hub id, a folder, a run folder, a GGUF file, ``pocket`` (the small model that ships with the package),
             ``pocket-gold`` (the same, trained without the forget rows), or ``package:NAME/FILE``, a file or folder
             that an installed Python package brings along.
         holds: Files of which a folder must hold one.
@@ -50,12 +52,16 @@ def locate(model: str, holds: Sequence[str] = MODEL_FILES) -> tuple[str, dict[st
             raise UnlearunError(f"the {model} model is missing from this installation; install unlearun again")
         return str(asset), {}
     path = _inside_package(model) if model.startswith(PACKAGE_MARK) else Path(model).expanduser()
+    if (path / "model" / "config.json").is_file() and not (path / "config.json").is_file():
+        path = path / "model"  # a run folder
     if path.is_dir():
         if not any((path / name).is_file() for name in holds):
             kind = "model" if holds is MODEL_FILES else "tokenizer"
             raise UnlearunError(f"the folder {model} holds no {holds[0]}, so it is no Hugging Face {kind}")
         return str(path), {}
     if path.is_file():
+        if path.suffix.lower() == ".ckpt":
+            raise UnlearunError(f"{model} is a checkpoint; turn it into a folder first: unlearun export {model} DIR")
         if path.suffix.lower() != ".gguf":
             raise UnlearunError(f"{model} is a file, but not a .gguf file; name a folder, a GGUF file or a hub id")
         return str(path.parent), {"gguf_file": path.name}
@@ -96,7 +102,7 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
 
     where, how = locate(model, TOKENIZER_FILES)
     _need_gguf(how)
-    with without_bars(), _explained(model, "tokenizer"):
+    with without_bars(), explained(model, "tokenizer"):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(where, **how)
     return tokenizer
 
@@ -118,7 +124,7 @@ def load_model(model: str, dtype: str = "float32") -> PreTrainedModel:
 
     where, how = locate(model)
     _need_gguf(how)
-    with without_bars(), _explained(model, "model"):
+    with without_bars(), explained(model, "model"):
         loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(where, dtype=getattr(torch, dtype), **how)
     if how:
         _clear_quantisation(loaded)
@@ -155,7 +161,14 @@ def without_bars() -> Iterator[None]:
 
 
 @contextmanager
-def _explained(model: str, part: str) -> Iterator[None]:
+def explained(model: str, part: str, kind: str = "causal language model") -> Iterator[None]:
+    """Turn whatever transformers raises into one sentence.
+
+    Args:
+        model: What is loaded.
+        part: The model, the tokenizer or the like.
+        kind: What is expected.
+    """
     try:
         yield
     except (KeyboardInterrupt, MemoryError):
@@ -164,5 +177,5 @@ def _explained(model: str, part: str) -> Iterator[None]:
         reason = (str(error).strip() or "no message").splitlines()[0]
         raise UnlearunError(
             f"the {part} of {model!r} could not be loaded ({type(error).__name__}: {reason}); expected the hub id of "
-            "a causal language model, a folder that save_pretrained wrote, a GGUF file, or 'pocket'"
+            f"a {kind}, a folder that save_pretrained wrote" + MORE_PLACES.get(kind, "")
         ) from error

@@ -1,5 +1,6 @@
 """What a run leaves for people: its folder, tables and texts."""
 
+from unlearun.records import Results, before_after, text_table
 from unlearun.report.recorder import RunRecorder
 from unlearun.report.run import (
     TRAINER_DEFAULTS,
@@ -12,7 +13,6 @@ from unlearun.report.run import (
     show_evaluation,
 )
 from unlearun.report.run_folder import OUTPUT_DIR, RunFolder, RunLogger
-from unlearun.report.tables import Results, before_after, text_table
 
 __all__ = [
     "OUTPUT_DIR",

@@ -11,19 +11,19 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from unlearun.data import Example, UnlearningDataModule
+from unlearun.data import UnlearningDataModule
 from unlearun.files import write_whole
 from unlearun.methods import UnlearningMethod
-from unlearun.metrics import Evaluation
 from unlearun.models import save_folder
+from unlearun.records import Evaluation, Results, before_after
 from unlearun.report.run_folder import RunFolder
-from unlearun.report.tables import Results, before_after
+from unlearun.report.tensorboard import log_evaluation
 
 SHOWN_ROWS = 5
 
 
 class RunRecorder(Callback):
-    """Writes the run folder: an evaluation at a time, answers before and after, the model at the end.
+    """Writes the run folder: an evaluation at a time, with texts and figures for TensorBoard, the model at the end.
 
     Args:
         run_folder: Where to write; None writes nothing.
@@ -68,22 +68,17 @@ class RunRecorder(Callback):
         evaluation = pl_module.evaluation
         self.evaluations[evaluation.step] = evaluation
         evaluation.fingerprint.update(_fingerprint(trainer, pl_module))
-        if trainer.state.fn != "fit":
-            self._add_answers(trainer, pl_module, evaluation)
-        self._write(trainer, evaluation)
+        if trainer.is_global_zero:
+            if self.folder is not None:
+                evaluation.write(self.folder / "eval" / f"step={evaluation.step}.json")
+            log_evaluation(trainer.loggers, evaluation)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the evaluation that has just ended."""
         self.on_validation_end(trainer, pl_module)
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let the model answer before it is changed."""
-        if trainer.global_step == 0:
-            self._add_answers(trainer, pl_module, self.evaluations.get(0))
-
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let the model answer once more, and save it."""
-        self._add_answers(trainer, pl_module, self.evaluations.get(trainer.global_step))
+        """Save the model."""
         if not isinstance(pl_module, UnlearningMethod) or self.folder is None:
             return
         if trainer.is_global_zero:
@@ -112,39 +107,10 @@ class RunRecorder(Callback):
         if not self.evaluations:
             return ""
         first, last = self.evaluations[min(self.evaluations)], self.evaluations[max(self.evaluations)]
-        parts = [before_after(first.summary, last.summary) if first is not last else str(Results(last.summary))]
+        parts = [before_after(first.summary, last.summary) if first is not last else str(Results.of(last))]
         for name in ("forget", "retain"):
             parts += _shown(name, first, last)
         return "\n\n".join(parts)
-
-    def _add_answers(self, trainer: Trainer, method: LightningModule, evaluation: Evaluation | None) -> None:
-        data = _our_data(trainer)
-        if evaluation is None or data is None or not isinstance(method, UnlearningMethod):
-            return
-        for name in data.evaluated:
-            examples = data.evaluated_examples(name)
-            shown = examples[:SHOWN_ROWS] if name in ("forget", "retain") else []
-            graded = [example for example in examples if example.item.short_answer is not None]
-            chosen = {example.example_id: example for example in [*shown, *graded]}
-            texts = method.answer(list(chosen.values()))
-            self._keep_answers(evaluation, name, list(chosen.values()), texts)
-        self._write(trainer, evaluation)
-
-    def _keep_answers(self, evaluation: Evaluation, name: str, examples: list[Example], texts: list[str]) -> None:
-        records = evaluation.examples.setdefault(name, {})
-        right = []
-        for example, text in zip(examples, texts, strict=True):
-            record = records.setdefault(str(example.example_id), {})
-            record.update(question=example.item.question, answer=example.item.answer, generation=text)
-            if example.item.short_answer is not None:
-                record["short_answer"] = float(example.item.short_answer.lower() in text.lower())
-                right.append(record["short_answer"])
-        if right:
-            evaluation.summary[f"{name}/short_answer"] = sum(right) / len(right)
-
-    def _write(self, trainer: Trainer, evaluation: Evaluation) -> None:
-        if self.folder is not None and trainer.is_global_zero:
-            evaluation.write(self.folder / "eval" / f"step={evaluation.step}.json")
 
 
 def _our_data(trainer: Trainer) -> UnlearningDataModule | None:
@@ -179,16 +145,14 @@ def _fingerprint(trainer: Trainer, method: UnlearningMethod) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "method": type(method).__name__,
         "model": method.model_name or method.model.config.name_or_path,
+        "precision": str(trainer.precision),
+        "dtype": method.dtype_name,
         "versions": {name: version(name) for name in ("unlearun", "torch", "transformers", "lightning")},
     }
     if trainer.ckpt_path:
         facts["checkpoint"] = str(trainer.ckpt_path)
-    if data is not None:
-        facts["rows"] = {name: len(data.evaluated_examples(name)) for name in data.evaluated}
-        facts["sources"] = {
-            name: source if isinstance(source := data.sources[key], (str, dict)) else type(source).__name__
-            for name, key in data.evaluated.items()
-        }
-        facts["prompt_template"] = data.prompt_template
-        facts["max_length"] = data.max_length
+    if data is not None and data.formatter is not None:
+        facts.update(data.describe())
+    if method.retain_reference is not None:
+        facts["retain_reference"] = method.retain_reference
     return facts

@@ -15,9 +15,9 @@ from lightning.pytorch import Trainer
 
 from unlearun.data import UnlearningDataModule
 from unlearun.methods import UnlearningMethod
+from unlearun.records.results import Results
 from unlearun.report.recorder import RunRecorder
 from unlearun.report.run_folder import RunFolder, RunLogger
-from unlearun.report.tables import Results
 
 # What the Trainer gets unless the user says otherwise, through either door.
 TRAINER_DEFAULTS: dict[str, Any] = {"max_epochs": 5, "log_every_n_steps": 1}
@@ -60,7 +60,7 @@ def finish(trainer: Trainer, method: UnlearningMethod, data: UnlearningDataModul
     recorder = find_recorder(trainer)
     if recorder is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
         return
-    if recorder.evaluations and max(recorder.evaluations) < trainer.global_step:
+    if recorder.evaluations and (max(recorder.evaluations) < trainer.global_step or not method.evaluated_fully):
         trainer.validate(method, datamodule=data, verbose=False)
     show(trainer, recorder.summary())
 
@@ -68,7 +68,7 @@ def finish(trainer: Trainer, method: UnlearningMethod, data: UnlearningDataModul
 def show_evaluation(trainer: Trainer, method: UnlearningMethod) -> None:
     """Print what a validation or test has found."""
     if method.evaluation is not None:
-        show(trainer, str(Results(method.evaluation.summary)))
+        show(trainer, str(Results.of(method.evaluation)))
 
 
 def show(trainer: Trainer, text: str) -> None:

@@ -1,0 +1,62 @@
+"""All answers to a question as token ids, and what a model is asked and should say when it answers itself."""
+
+from __future__ import annotations
+
+from unlearun.data.batch import OWN, PARAPHRASE, WRONG
+from unlearun.data.formatting import Example, Formatter
+
+# A plain text is continued after so many of its tokens, at most.
+CONTINUED_AFTER = 32
+
+
+def all_answers(formatter: Formatter, example: Example) -> list[Example]:
+    """Format what else a row says about its question.
+
+    Args:
+        formatter: What made the row.
+        example: The row with its own answer.
+
+    Returns:
+        The row itself, then its paraphrase and its wrong answers, as far as it has them, all with its id.
+    """
+    item = example.item
+    others = [] if item.paraphrase is None else [(PARAPHRASE, item.paraphrase)]
+    others += [(WRONG + i, text) for i, text in enumerate(item.perturbed)]
+    return [example, *(formatter.format(item, example.example_id, text, kind)[0] for kind, text in others)]
+
+
+def answer_text(formatter: Formatter, example: Example) -> str:
+    """Return the labelled tokens of a row as text: the answer, or what is left of it where it was cut."""
+    item = example.item
+    if item.question is not None and example.ends and example.kind == OWN:
+        return item.answer
+    labelled = list(example.input_ids[example.start :])
+    return str(
+        formatter.tokenizer.decode(labelled[:-1] if example.ends else labelled, skip_special_tokens=True)
+    ).strip()
+
+
+def prompt_length(example: Example) -> int:
+    """Return how many tokens of a row stand before what the model is to say itself.
+
+    Args:
+        example: A question, whose answer is generated, or a plain text, which is continued.
+    """
+    if example.item.question is not None:
+        return example.start
+    return min(CONTINUED_AFTER, -(-len(example.input_ids) // 2))
+
+
+def expected_text(formatter: Formatter, example: Example, max_new_tokens: int) -> str:
+    """Return what a model that has memorised a row says after its prompt.
+
+    Args:
+        formatter: What made the row.
+        example: The row.
+        max_new_tokens: How far a plain text is continued.
+    """
+    if example.item.question is not None:
+        return example.item.answer.strip()
+    start = prompt_length(example)
+    following = list(example.input_ids[start : start + max_new_tokens])
+    return str(formatter.tokenizer.decode(following, skip_special_tokens=True)).strip()

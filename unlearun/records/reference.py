@@ -1,0 +1,125 @@
+"""Records of a model that never saw the forget set, and whether they fit an evaluation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from unlearun.errors import all_at_once
+from unlearun.records.evaluation import Evaluation
+from unlearun.records.published import read_records
+from unlearun.records.summary import find, min_k_area
+
+COMPARED = ("model_utility", "forget_quality")
+# Texts decoded by another tokenizer may differ in a space here and there; other questions differ in nearly all.
+LEAST_SHARED = 0.5
+
+
+def read_reference(path: str | Path) -> Evaluation:
+    """Read the records of a retain model, of any of the three kinds.
+
+    Args:
+        path: A file, or a run folder.
+
+    Raises:
+        UnlearunError: They cannot be read, or hold nothing that could be compared with.
+    """
+    reference = read_records(path)
+    problems = _useless(reference)
+    if problems:
+        raise all_at_once(problems, f"{path} cannot be a retain reference")
+    return reference
+
+
+def check_fit(evaluation: Evaluation, reference: Evaluation, where: str) -> None:
+    """Check that a retain reference was measured on the rows of an evaluation, in the same way.
+
+    Args:
+        evaluation: Its fingerprint is enough; examples are compared where it has them.
+        reference: The same of a model that never saw the forget set.
+        where: The reference's file, for the message.
+
+    Raises:
+        UnlearunError: All that differs.
+    """
+    problems = _useless(reference)
+    for role in ("forget", "holdout"):
+        problems += _other_rows(evaluation, reference, role)
+    ours, theirs = evaluation.fingerprint, reference.fingerprint
+    if ours.get("template") and theirs.get("template"):
+        problems += _other_template(ours["template"], theirs["template"])
+    if ours.get("tokenizer") and theirs.get("tokenizer") and ours["tokenizer"] != theirs["tokenizer"]:
+        problems.append("the reference was made with another tokenizer")
+    if problems:
+        where = f"{where} cannot be the retain reference (evaluate the retain model on the same rows in the same way)"
+        raise all_at_once(problems, where)
+
+
+def check_same_parts(before: Evaluation, after: Evaluation) -> None:
+    """Check that the aggregates of two evaluations are made of the same parts.
+
+    Args:
+        before: One evaluation.
+        after: The other.
+
+    Raises:
+        UnlearunError: All parts that only one of them has.
+    """
+    problems = []
+    for name in COMPARED:
+        if name in before.parts and name in after.parts:
+            first, second = set(before.parts[name]), set(after.parts[name])
+            for step, only in ((before.step, first - second), (after.step, second - first)):
+                if only:
+                    problems.append(f"only the {name} of step {step} has {', '.join(sorted(only))}")
+    if problems:
+        raise all_at_once(problems, "values of different parts cannot be compared (measure the same metrics and sets)")
+
+
+def _useless(reference: Evaluation) -> list[str]:
+    forget = find(reference.examples, "forget") or {}
+    needed = ("truth_ratio", "logprob")
+    if any(column in record for record in forget.values() for column in needed) or min_k_area(reference) is not None:
+        return []
+    return ["the reference has no truth ratios or log-probabilities of a forget set, and no min-k scores or their area"]
+
+
+def _other_rows(evaluation: Evaluation, reference: Evaluation, role: str) -> list[str]:
+    """Say how the rows of a role differ, as far as both sides tell."""
+    (ours, facts), (theirs, their_facts) = _set(evaluation, role), _set(reference, role)
+    rows, their_rows = facts.get("rows", len(ours)), their_facts.get("rows", len(theirs))
+    if not rows or not their_rows:
+        return []
+    if rows != their_rows:
+        return [f"the reference has {their_rows} {role} rows, this evaluation {rows}"]
+    digest, their_digest = facts.get("digest"), their_facts.get("digest")
+    if digest and their_digest:
+        other = f"the {role} rows of the reference are others, or in other order (digest {their_digest}, here {digest})"
+        return [] if digest == their_digest else [other]
+    problems = []
+    if ours and theirs and not set(ours) & set(theirs):
+        problems.append(f"the reference has none of this evaluation's {role} example ids")
+    answers, their_answers = _answers(ours), _answers(theirs)
+    shared = len(answers & their_answers)
+    if answers and their_answers and shared < LEAST_SHARED * min(len(answers), len(their_answers)):
+        problems.append(
+            f"the reference has other {role} answers: {shared} of its {len(their_answers)} stand in this evaluation"
+        )
+    return problems
+
+
+def _set(evaluation: Evaluation, role: str) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Return the records of the set that plays a role, and what the fingerprint says of it."""
+    sets = evaluation.fingerprint.get("sets")
+    facts = find(sets, role) if isinstance(sets, dict) else None
+    return find(evaluation.examples, role) or {}, facts if isinstance(facts, dict) else {}
+
+
+def _answers(examples: dict[str, dict[str, Any]]) -> set[str]:
+    texts = (record.get("answer") for record in examples.values())
+    return {" ".join(text.lower().split()) for text in texts if isinstance(text, str)}
+
+
+def _other_template(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+    keys = [key for key in dict.fromkeys([*ours, *theirs]) if ours.get(key) != theirs.get(key)]
+    return [f"the template's {key} is {theirs.get(key)!r} in the reference, {ours.get(key)!r} here" for key in keys]
