@@ -182,18 +182,6 @@ def test_preview_marks_the_labelled_tokens(small, capsys):
     assert "retain: 6 rows" in printed
 
 
-def test_two_processes_share_one_run_folder(small, tmp_path):
-    arguments = ["--trainer.strategy", "ddp", "--trainer.devices", "2", "--data.batch_size", "2"]
-    command = [sys.executable, "-m", "unlearun", "fit", "--config", "simnpo", *small, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr
-    assert [path.name for path in (tmp_path / "outputs" / "simnpo").iterdir()] == ["1"]
-    assert done.stdout.count("run folder:") == 1
-    steps = (tmp_path / "outputs" / "simnpo" / "1" / "eval").iterdir()
-    records = json.loads(max(steps).read_text())["examples"]
-    assert {len(records["forget"]), len(records["retain"])} == {len(FORGET), len(RETAIN)}
-
-
 MISTAKES = {
     "a misspelt option of the method": (["--model.steering_coef", "3"], "Did you mean 'model.steering_coeff'?"),
     "a misspelt option of the data": (["--data.forgett", "x"], "Did you mean 'data.forget'?"),

@@ -245,6 +245,8 @@ def test_two_processes_find_what_one_finds(tmp_path, monkeypatch):
     ran = [sys.executable, "-m", "unlearun", *command, *two]
     done = subprocess.run(ran, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.count("run folder:") == 1
+    assert {path.name for path in (tmp_path / "outputs" / "simnpo").iterdir()} == {"1", "2"}
     folders = [tmp_path / "outputs" / "simnpo" / number for number in ("1", "2")]
     for step in (0, 2, 4):
         (summary, examples), (other_summary, other_examples) = (texts_and_numbers(f, step) for f in folders)
