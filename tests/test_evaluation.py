@@ -8,7 +8,7 @@ import sys
 from math import isclose
 
 import pytest
-from conftest import FORGET, RETAIN, make_llama, make_tokenizer
+from conftest import FORGET, RETAIN, make_gpt2, make_llama, make_tokenizer
 from lightning.pytorch import Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -269,3 +269,100 @@ def test_two_processes_find_what_one_finds(tmp_path, monkeypatch):
         for (step, value), (other_step, other) in zip(points, curves[1][tag], strict=True):
             assert step == other_step
             assert same(value, other, 1e-5) or value != value, tag
+
+
+# ---- what once went wrong -----------------------------------------------------------------------------------------
+
+
+def tiny_unlearner(tmp_path, method="grad_ascent", **data):
+    unlearner = Unlearning(method, make_llama(), tokenizer=make_tokenizer(), output_dir=tmp_path)
+    unlearner.load_data(FORGET, RETAIN, **{"max_new_tokens": 4, "batch_size": 2, **data})
+    return unlearner
+
+
+def test_records_meet_a_retain_reference_later(validated, tmp_path, capsys):
+    """Measured without a reference, scored with one: nothing is lost."""
+    found = evaluate("pocket", retain_data=None)
+    arguments = ["--data.forget", POCKET["forget"], "--data.holdout", POCKET["holdout"], "--output_dir", str(tmp_path)]
+    assert main(["validate", "pocket", *arguments, "--trainer.enable_progress_bar", "false"]) == 0
+    capsys.readouterr()
+    assert main(["score", str(tmp_path / "unlearningmethod" / "1"), "--retain", GOLD, "--json"]) == 0
+    scored = json.loads(capsys.readouterr().out)
+    for name in RELATIVE:
+        assert scored[name] == pytest.approx(found[name], rel=1e-6)
+
+
+def test_evaluate_measures_the_model_as_it_is_now(tmp_path):
+    """Whatever limits the run had, and whatever was measured before it."""
+    unlearner = tiny_unlearner(tmp_path)
+    before = unlearner.evaluate(["probability"])["probability"]
+    unlearner.run(num_epochs=3, learning_rate=0.05, limit_val_batches=0, enable_progress_bar=False)
+    assert unlearner.evaluate(["probability"])["probability"] < 0.5 * before
+
+
+def test_a_cheap_validation_before_the_first_step_leaves_step_zero_alone(tmp_path):
+    unlearner = tiny_unlearner(tmp_path, method="simnpo", batch_size=1)
+    run = {"num_epochs": 1, "gradient_accumulation_steps": 4, "val_check_interval": 2, "enable_progress_bar": False}
+    folder = unlearner.run(**run)
+    assert "forget_quality" in texts_and_numbers(folder, 0)[0]
+    second = unlearner.run(**run)  # goes on from what the first has left, and counts from 0 again
+    assert {file.name for file in (second / "eval").iterdir()} == {"step=0.json", "step=1.json"}
+
+
+def test_a_partial_evaluation_says_so_and_is_no_reference(tmp_path):
+    method = SimNPO(make_llama(), tokenizer=make_tokenizer())
+    unlearner = Unlearning("simnpo", make_llama(), tokenizer=make_tokenizer(), output_dir=tmp_path)
+    rows = rows_with_wrong_answers(FORGET)
+    unlearner.load_data(rows, RETAIN, max_new_tokens=4, eval_batch_size=1)
+    folder = unlearner.run(num_epochs=1, limit_val_batches=1, enable_progress_bar=False)
+    facts = json.loads((folder / "eval" / "step=0.json").read_text())["fingerprint"]["sets"]["forget"]
+    assert (facts["rows"], facts["partial"]) == (2, True)
+    assert method.evaluation is None
+    with pytest.raises(UnlearunError, match="cannot be the retain reference"):
+        unlearner.evaluate(["ks_forget_quality"], retain_reference=str(folder))
+
+
+def test_a_broken_model_is_measured_as_broken():
+    model = make_llama()
+    model.model.layers[0].mlp.down_proj.weight.data.fill_(float("nan"))
+    unlearner = Unlearning("simnpo", model, tokenizer=make_tokenizer())
+    unlearner.load_data(FORGET, RETAIN, holdout_data=RETAIN[:3], max_new_tokens=4)
+    found = unlearner.evaluate()
+    for name in ("probability", "mia", "mia_min_k", "mia_min_k_plus_plus", "model_utility"):
+        assert found[name] != found[name], name
+    assert "unknown: some records hold no number" in str(found)
+
+
+def test_loaders_of_the_users_own_are_not_taken_for_those_of_the_datamodule():
+    method, data = SimNPO(make_llama(), tokenizer=make_tokenizer()), UnlearningDataModule(FORGET, RETAIN)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    (returned,) = trainer.validate(method, datamodule=data, verbose=False)[:1]
+    assert returned["forget/probability"] == pytest.approx(method.evaluation.summary["forget/probability"])
+    trainer.validate(method, dataloaders=data.val_dataloader()["retain"], verbose=False)
+    assert set(method.evaluation.examples) == {"set0"}
+    assert all("question" not in record for record in method.evaluation.examples["set0"].values())
+
+
+@pytest.mark.parametrize("name", ["forget/sub", "", "forget_2"])
+def test_names_of_sets_that_would_mislead_are_refused(name):
+    with pytest.raises(UnlearunError, match="cannot be called"):
+        UnlearningDataModule(FORGET, utility={name: RETAIN})
+
+
+def test_rows_longer_than_the_models_positions_are_one_sentence():
+    unlearner = Unlearning("simnpo", make_gpt2(), tokenizer=make_tokenizer())
+    positions = unlearner.model.config.max_position_embeddings
+    unlearner.load_data([{"question": "Why?", "answer": "So " * positions}], RETAIN)
+    with pytest.raises(UnlearunError, match=f"the model has {positions} positions; set max_length to {positions}"):
+        unlearner.evaluate()
+
+
+def test_answers_cut_or_too_long_are_said(caplog):
+    rows = [{**row, "perturbed_answer": ["no " * 40, "no"]} for row in FORGET]
+    unlearner = Unlearning("simnpo", make_llama(), tokenizer=make_tokenizer())
+    unlearner.load_data(rows, RETAIN, max_length=100, max_new_tokens=4)
+    found = unlearner.evaluate(["truth_ratio", "rouge"])
+    assert 0 < found["truth_ratio"] <= 1
+    said = [record.getMessage() for record in caplog.records]
+    assert any("4 paraphrased and wrong answers are longer than max_length=100" in line for line in said)
+    assert any("4 of 4 answers are longer than max_new_tokens=4" in line for line in said)

@@ -249,7 +249,7 @@ class Unlearning:
 
 
 def _evaluation_only(arguments: dict[str, Any]) -> dict[str, Any]:
-    kept = ("accelerator", "devices", "strategy", "num_nodes", "precision", "limit_val_batches", "enable_progress_bar")
+    kept = ("accelerator", "devices", "strategy", "num_nodes", "precision", "enable_progress_bar")
     return {name: arguments[name] for name in kept if name in arguments}
 
 

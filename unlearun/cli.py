@@ -147,7 +147,8 @@ def name_model(arguments: list[str]) -> list[str]:
     for name in given:
         path = Path(name)
         if (path / "config.yaml").is_file() and (path / "model").is_dir():
-            return ["--config", str(path / "config.yaml"), "--model.model", str(path / "model"), *options]
+            own = ["--trainer.callbacks", "null", "--trainer.logger", "null"]  # those of the run belong to the run
+            return ["--config", str(path / "config.yaml"), "--model.model", str(path / "model"), *own, *options]
         run_config = path.parent.parent / "config.yaml"
         if path.suffix == ".ckpt" and path.is_file() and run_config.is_file():
             return ["--config", str(run_config), *options, "--ckpt_path", name]

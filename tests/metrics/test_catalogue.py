@@ -8,7 +8,7 @@ from metrics.harness import AnswerLength, WordCount
 from unlearun.errors import UnlearunError
 from unlearun.metrics import CATALOGUE, OPT_IN, EvaluationSuite, SetTraits
 from unlearun.metrics.catalogue import choose, make_metrics
-from unlearun.records import AGGREGATES
+from unlearun.records import AGGREGATES, NEED_REFERENCE
 
 ALL = SetTraits(paraphrase=True, wrong=True, short=True)
 EVERYTHING = {"forget": ALL, "retain": ALL, "holdout": ALL, "facts": ALL}
@@ -33,19 +33,23 @@ def without(sets, name):
 @pytest.mark.parametrize(
     ("sets", "reference", "chosen"),
     [
-        (EVERYTHING, True, set(CATALOGUE) - set(OPT_IN)),
-        (EVERYTHING, False, set(CATALOGUE) - set(OPT_IN) - {"ks_forget_quality", "privleak", "mia_reference"}),
-        ({"forget": SetTraits()}, True, {*NEED_NOTHING, "forget_quality"}),
-        ({"forget": ALL}, True, {*NEED_NOTHING, "forget_quality", "truth_ratio", "short_answer", "ks_forget_quality"}),
-        ({"retain": SetTraits()}, True, {*NEED_NOTHING, "model_utility"}),
-        ({"facts": SetTraits(wrong=True)}, False, {*NEED_NOTHING, "model_utility", "truth_ratio"}),
-        ({"holdout": SetTraits(short=True)}, False, {*NEED_NOTHING, "short_answer"}),
+        (EVERYTHING, NEED_REFERENCE, set(CATALOGUE) - set(OPT_IN)),
+        (EVERYTHING, (), set(CATALOGUE) - set(OPT_IN) - {"ks_forget_quality", "privleak", "mia_reference"}),
+        ({"forget": SetTraits()}, NEED_REFERENCE, {*NEED_NOTHING, "forget_quality"}),
+        (
+            {"forget": ALL},
+            NEED_REFERENCE,
+            {*NEED_NOTHING, "forget_quality", "truth_ratio", "short_answer", "ks_forget_quality"},
+        ),
+        ({"retain": SetTraits()}, NEED_REFERENCE, {*NEED_NOTHING, "model_utility"}),
+        ({"facts": SetTraits(wrong=True)}, (), {*NEED_NOTHING, "model_utility", "truth_ratio"}),
+        ({"holdout": SetTraits(short=True)}, (), {*NEED_NOTHING, "short_answer"}),
     ],
 )
 def test_without_a_choice_all_that_the_data_allow(sets, reference, chosen):
     """And nothing that needs a model or a pass of its own."""
     assert set(choose(None, sets, reference)) == chosen
-    assert list(EvaluationSuite(sets, None, reference or None).choices) == choose(None, sets, reference)
+    assert EvaluationSuite(sets).choices == choose(None, sets)
 
 
 def test_every_aggregate_has_a_name_to_choose_it_by():
@@ -55,18 +59,18 @@ def test_every_aggregate_has_a_name_to_choose_it_by():
 @pytest.mark.parametrize(
     ("name", "sets", "reference", "remedy"),
     [
-        ("mia", without(BARE, "holdout"), True, "holdout"),
-        ("mia_grad_norm", without(BARE, "holdout"), True, "holdout"),
-        ("mia_zlib", without(BARE, "forget"), True, "forget"),
-        ("privleak", without(BARE, "holdout"), True, "holdout"),
-        ("privleak", BARE, False, "retain_reference"),
-        ("mia_reference", BARE, False, "retain_reference"),
-        ("ks_forget_quality", EVERYTHING, False, "retain_reference"),
-        ("ks_forget_quality", {**EVERYTHING, "forget": SetTraits()}, True, "perturbed_answer"),
-        ("truth_ratio", BARE, True, "perturbed_answer"),
-        ("short_answer", BARE, True, "short_answer"),
-        ("forget_quality", without(BARE, "forget"), True, "forget"),
-        ("model_utility", {"forget": ALL, "holdout": ALL}, True, "retain"),
+        ("mia", without(BARE, "holdout"), NEED_REFERENCE, "holdout"),
+        ("mia_grad_norm", without(BARE, "holdout"), NEED_REFERENCE, "holdout"),
+        ("mia_zlib", without(BARE, "forget"), NEED_REFERENCE, "forget"),
+        ("privleak", without(BARE, "holdout"), NEED_REFERENCE, "holdout"),
+        ("privleak", BARE, (), "retain_reference"),
+        ("mia_reference", BARE, (), "retain_reference"),
+        ("ks_forget_quality", EVERYTHING, (), "retain_reference"),
+        ("ks_forget_quality", {**EVERYTHING, "forget": SetTraits()}, NEED_REFERENCE, "perturbed_answer"),
+        ("truth_ratio", BARE, NEED_REFERENCE, "perturbed_answer"),
+        ("short_answer", BARE, NEED_REFERENCE, "short_answer"),
+        ("forget_quality", without(BARE, "forget"), NEED_REFERENCE, "forget"),
+        ("model_utility", {"forget": ALL, "holdout": ALL}, NEED_REFERENCE, "retain"),
     ],
 )
 def test_what_a_metric_lacks_is_named(name, sets, reference, remedy):
@@ -77,7 +81,7 @@ def test_what_a_metric_lacks_is_named(name, sets, reference, remedy):
 
 def test_what_several_lack_is_said_at_once():
     with pytest.raises(UnlearunError) as error:
-        choose(["probability", "mia", "short_answer", "probabilty"], {"forget": SetTraits()}, False)
+        choose(["probability", "mia", "short_answer", "probabilty"], {"forget": SetTraits()})
     for part in ("mia compares", "holdout", "short_answer needs", "Did you mean 'probability'?"):
         assert part in str(error.value)
     assert "probability compares" not in str(error.value)
@@ -87,7 +91,7 @@ def test_what_several_lack_is_said_at_once():
 @pytest.mark.parametrize("traits", [SetTraits(), SetTraits(paraphrase=True), SetTraits(wrong=True), ALL])
 def test_aggregates_never_fail_for_a_missing_key(name, traits):
     sets = dict.fromkeys(EVERYTHING, traits)
-    assert choose([name], sets, False) == [name]
+    assert choose([name], sets) == [name]
     assert make_metrics([name], "forget" if name == "forget_quality" else "facts", traits)
 
 
@@ -97,12 +101,12 @@ def test_aggregates_never_fail_for_a_missing_key(name, traits):
 )
 def test_a_misspelt_name_gets_a_hint(misspelt, right):
     with pytest.raises(UnlearunError, match=f"no metric '{misspelt}'.*Did you mean '{right}'.*dotted path"):
-        choose([misspelt], EVERYTHING, True)
+        choose([misspelt], EVERYTHING)
 
 
 def test_a_name_that_resembles_nothing_gets_the_list():
     with pytest.raises(UnlearunError, match=r"perplexity, .*model_utility, .*privleak") as error:
-        choose(["zzz"], EVERYTHING, True)
+        choose(["zzz"], EVERYTHING)
     assert "Did you mean" not in str(error.value)
 
 
@@ -162,7 +166,7 @@ def test_truth_ratios_are_valued_by_the_part_of_the_set(set_name, forget):
 def test_by_dotted_path_and_with_arguments():
     path = "metrics.harness.AnswerLength"
     choices = [path, {"class_path": "metrics.harness.WordCount"}]
-    assert [type(metric) for metric in make_metrics(choose(choices, BARE, False), "facts", SetTraits())] == [
+    assert [type(metric) for metric in make_metrics(choose(choices, BARE), "facts", SetTraits())] == [
         AnswerLength,
         WordCount,
     ]
@@ -172,7 +176,7 @@ def test_by_dotted_path_and_with_arguments():
 
 def test_a_choice_that_is_made_twice_is_made_once():
     path = {"class_path": "metrics.harness.AnswerLength", "init_args": {"times": 2.0}}
-    assert choose(["rouge", path, "rouge", dict(path)], BARE, False) == ["rouge", path]
+    assert choose(["rouge", path, "rouge", dict(path)], BARE) == ["rouge", path]
 
 
 @pytest.mark.parametrize(

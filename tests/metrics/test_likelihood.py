@@ -64,8 +64,12 @@ def test_normalized_probability_is_the_share_among_an_answer_and_the_wrong_ones(
     assert list(metric.per_example()) == [0]
 
 
-def test_normalized_probability_without_wrong_answers_is_1():
-    assert compute(Probability(normalized=True), P40) == 1
+def test_a_row_without_wrong_answers_has_no_normalized_probability():
+    """0.4 beside a wrong 0.1 is 0.8; a row alone would count 1, whatever it is."""
+    columns = {"id": [0, 0, 1], "kind": [0, 2, 0]}
+    metric = Probability(normalized=True)
+    assert compute(metric, P40, P10, P80, **columns) == pytest.approx(0.8)
+    assert list(metric.per_example()) == [0]
 
 
 def test_paraphrase_probability_reads_paraphrases_alone():

@@ -91,15 +91,17 @@ def test_the_answer_is_not_read():
     assert first == second
 
 
-@pytest.mark.parametrize(("length", "kept"), [(80, 32), (10, 6)])
-def test_plain_text_is_continued(length, kept):
-    """After 32 tokens at most; a text of 10 and its eos, 11 tokens, after the larger half, 6."""
+@pytest.mark.parametrize(("length", "kept", "left"), [(80, 32, 49), (10, 6, 5)])
+def test_plain_text_is_continued(length, kept, left):
+    """After 32 tokens at most; a text of 10 and its eos, 11 tokens, after the larger half, 6, and to its own end."""
     tokenizer = make_tokenizer()
     formatter = Formatter(tokenizer)
     text = ("The sea was calm and the boats lay still. " * 2)[:length]
     examples = formatter.format_all([Item("row", None, text)], "test")[0]
     model = lively(make_llama())
-    expected, _ = answer_by_hand(model, tokenizer, tokenizer(text)["input_ids"][:kept], [tokenizer.eos_token_id], 9)
+    expected, _ = answer_by_hand(
+        model, tokenizer, tokenizer(text)["input_ids"][:kept], [tokenizer.eos_token_id], min(9, left)
+    )
     assert greedy_answers(Policy(model), formatter, examples, max_new_tokens=9) == [expected]
 
 

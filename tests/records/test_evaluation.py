@@ -21,6 +21,31 @@ WRONG = [
     ('{"step": 1, "summary": {}, "examples": {"forget": {"0": 0.5}}}', "'examples/forget/0' is 0.5"),
     ('{"step": 1, "summary": {}, "examples": {}, "parts": []}', "'parts' is no mapping"),
     ('{"step": 1, "summary": {}, "examples": {}, "intervals": {"mia": 3}}', "'intervals/mia' is 3"),
+    ('{"step": 1, "summary": {}, "examples": {}, "intervals": {"mia": [0.1]}}', r"'intervals/mia' is \[0.1\]"),
+    ('{"step": 1, "summary": {}, "examples": {}, "intervals": {"mia": [0, "1"]}}', r"'intervals/mia' is \[0, '1'\]"),
+    ('{"step": 1, "summary": {}, "examples": {}, "parts": {"model_utility": [3]}}', "'parts/model_utility' is"),
+    ('{"step": 1, "summary": {}, "examples": {}, "metrics": null}', "'metrics' is None, no list of names"),
+    ('{"step": 1, "summary": {}, "examples": {}, "metrics": 5}', "'metrics' is 5, no list of names"),
+    ('{"step": 1, "summary": {}, "examples": {}, "metrics": [1]}', r"'metrics' is \[1\], no list of names"),
+    (f'{{"step": 1, "summary": {{"mia": {10**400}}}, "examples": {{}}}}', "'summary/mia' is 1000"),
+    (f'{{"step": 1, "summary": {{}}, "examples": {{}}, "given": {{"mia": {-(10**400)}}}}}', "'given/mia' is -1000"),
+    *[
+        (f'{{"step": 1, "summary": {{}}, "examples": {{}}, "fingerprint": {fingerprint}}}', message)
+        for fingerprint, message in {
+            '{"template": "Q: "}': "'fingerprint/template' is 'Q: '",
+            '{"template": [1]}': r"'fingerprint/template' is \[1\]",
+            '{"kind": ["tofu"]}': r"'fingerprint/kind' is \['tofu'\]",
+            '{"tokenizer": 5}': "'fingerprint/tokenizer' is 5",
+            '{"retain_reference": {}}': "'fingerprint/retain_reference' is {}",
+            '{"sets": ["forget"]}': r"'fingerprint/sets' is \['forget'\]",
+            '{"sets": {"forget": 40}}': "'fingerprint/sets/forget' is 40, no mapping with a number of rows",
+            '{"sets": {"forget": {"rows": "many"}}}': "'fingerprint/sets/forget' is {'rows': 'many'}",
+        }.items()
+    ],
+    ("[" * 100_000 + "]" * 100_000, "is nested deeper than 100 levels"),
+    ("[" * 101 + "]" * 101, "is nested deeper than 100 levels"),
+    ('{"a": ' * 500 + "1" + "}" * 500, "is nested deeper than 100 levels"),
+    ("[" * 100 + "]" * 100, "holds no summary and examples"),
 ]
 
 
@@ -85,11 +110,34 @@ def test_a_file_that_cannot_be_read(tmp_path):
         Evaluation.read(tmp_path / "latin.json")
 
 
-def test_the_role_of_a_set():
-    assert [role_of(name) for name in ("forget", "forget_paraphrased", "retain", "holdout10", "world_facts")] == [
-        "forget",
-        "forget",
-        "retain",
-        "holdout",
-        "utility",
-    ]
+def test_facts_that_are_null_are_not_there(tmp_path):
+    facts = {"template": None, "kind": None, "sets": None, "tokenizer": None, "more": [1]}
+    Evaluation(0, fingerprint=facts).write(tmp_path / "file.json")
+    assert Evaluation.read(tmp_path / "file.json").fingerprint == facts
+
+
+def test_whole_numbers_are_read_as_floats(tmp_path):
+    (tmp_path / "file.json").write_text('{"step": 1, "summary": {}, "examples": {}, "given": {"mia_min_k": 1}}')
+    assert isinstance(Evaluation.read(tmp_path / "file.json").given["mia_min_k"], float)
+
+
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [
+        ("forget", "forget"),
+        ("forget_paraphrased", "forget"),
+        ("retain-near", "retain"),
+        ("holdout_", "holdout"),
+        ("utility_facts", "utility"),
+        ("world_facts", "utility"),
+        ("forgetting_curve", "utility"),
+        ("retained", "utility"),
+        ("holdouts", "utility"),
+        ("holdout10", "utility"),
+        ("Forget", "utility"),
+        ("not_forget", "utility"),
+        ("", "utility"),
+    ],
+)
+def test_the_role_of_a_set(name, role):
+    assert role_of(name) == role

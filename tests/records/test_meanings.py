@@ -93,6 +93,26 @@ def test_ks_and_its_logarithm_say_the_same():
     assert "not told" in meaning("ks_forget_quality", 0.06)
 
 
+@pytest.mark.parametrize("value", [1.5, 40.0, 400.0, 1e308])
+def test_a_logarithm_that_no_p_value_has_reads_like_1(value):
+    assert meaning("ks_forget_quality_log10", value) == meaning("ks_forget_quality", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (0.0, "the forget set is fully known"),
+        (0.05, "the forget set is fully known"),
+        (0.2, "the forget set is well known"),
+        (0.45, "the forget set is partly known"),
+        (0.65, "the forget set is hardly more known than to a stranger"),  # the pocket model that never saw it
+        (1.0, "the forget set is hardly more known than to a stranger"),
+    ],
+)
+def test_forget_quality_claims_no_share(value, words):
+    assert meaning("forget_quality", value) == words
+
+
 def test_truth_ratio_reads_differently_on_what_is_to_be_kept():
     assert meaning("truth_ratio", 0.9) == "right and wrong answers are about equally likely"
     assert meaning("retain/truth_ratio", 0.9) == "the right answers are clearly preferred to wrong ones"

@@ -230,12 +230,29 @@ def test_losses_beyond_a_double_stay_finite():
         ({"forget_Q_A_Prob": {"value_by_index": {"0": 0.5}}}, "value_by_index: 0 is 0.5; expected a mapping"),
         ({"forget_Q_A_Prob": {"value_by_index": {"0": {"avg_loss": {}}}}}, "0: avg_loss is {}; expected a number"),
         ({"mia_min_k": {"agg_value": "half"}}, "mia_min_k: agg_value is 'half'; expected a number"),
+        ({"mia_min_k": {"agg_value": 10**400}}, "mia_min_k: agg_value is 1000.*expected a number that a double holds"),
+        ({"eval_log.json": {"avg_gt_loss": {"4": 10**400}}}, "avg_gt_loss: 4 is 1000.*that a double holds"),
+        ({"eval_log.json": {"avg_gt_loss": {"4": -1000}}}, "avg_gt_loss: 4 is -1000; expected a loss"),
+        ({"forget_Q_A_Prob": {"value_by_index": {"0": {"avg_loss": -1000}}}}, "avg_loss is -1000; expected a loss"),
+        ({"forget_Q_A_PERT_Prob": {"value_by_index": {"0": {"avg_loss": [1.0, -1e300]}}}}, "avg_loss is -1e.300; exp"),
     ],
 )
 def test_broken_files_are_named_with_the_key(read, log, message):
     with pytest.raises(UnlearunError, match=message) as error:
         read(log)
     assert "log.json" in str(error.value)
+
+
+def test_a_loss_may_round_to_less_than_0(read):
+    evaluation = read({"eval_log.json": {"avg_gt_loss": {"0": -1e-3, "1": -0.0}}})
+    assert evaluation.examples["retain"]["0"]["probability"] == pytest.approx(1.001, abs=1e-5)
+    assert evaluation.examples["retain"]["1"]["probability"] == 1.0
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "x\0y", "x\ud800"])
+def test_a_name_that_no_file_has(name):
+    with pytest.raises(UnlearunError, match="cannot be read"):
+        read_records(name)
 
 
 def test_a_run_folder_means_its_last_evaluation(tmp_path):

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from unlearun.errors import UnlearunError
-from unlearun.records import Evaluation, check_fit, check_same_parts, read_reference
+from unlearun.records import Evaluation, check_fit, check_same_parts, offers, read_reference
 
 TEMPLATE = {"prompt": "Question: {question}\nAnswer: ", "chat": None, "system": None, "max_length": 512}
 
@@ -68,6 +68,75 @@ def test_another_tokenizer_or_template(other):
             "template": "the template's system is 'Be brief.' in the reference, None here",
         }[other]
     ]
+
+
+@pytest.mark.parametrize("name", ["forget", "holdout"])
+def test_a_reference_that_was_cut_short(name):
+    reference = ours()
+    reference.fingerprint["sets"][name].update(rows=2, partial=True)
+    reference.examples[name] = {key: reference.examples[name][key] for key in "01"}
+    said = f"the reference was cut short after 2 {name} rows (evaluate all: leave out limit_val_batches)"
+    assert problems(ours(), reference) == [said]
+    reference.fingerprint["sets"][name]["rows"] = 4  # whatever else it says
+    assert len(problems(ours(), reference)) == 1
+
+
+@pytest.mark.parametrize("name", ["forget", "holdout"])
+def test_an_evaluation_that_was_cut_short(name):
+    evaluation = ours()
+    evaluation.fingerprint["sets"][name].update(rows=2, partial=True)
+    said = f"this evaluation was cut short after 2 {name} rows (evaluate all: leave out limit_val_batches)"
+    assert problems(evaluation, ours()) == [said]
+    both = ours()
+    both.fingerprint = evaluation.fingerprint
+    assert len(problems(evaluation, both)) == 2
+
+
+def test_fewer_examples_than_rows():
+    reference = ours()
+    del reference.examples["holdout"]["3"]
+    assert problems(ours(), reference) == [
+        "the reference has only 3 examples of the 4 holdout rows that its fingerprint names"
+    ]
+    assert problems(reference, ours())[0].startswith("this evaluation has only 3 examples of the 4 holdout rows")
+
+
+def test_sets_that_are_not_compared_may_be_partial_and_one_without_examples_was_not_measured():
+    reference = ours()
+    reference.fingerprint["sets"]["retain"] = {"role": "retain", "rows": 1, "partial": True}
+    reference.examples["holdout"] = {}
+    reference.examples["retain"] = {"0": {"probability": 1.0}}
+    check_fit(ours(), reference, "retain.json")
+    reference.fingerprint["sets"]["holdout"].update(rows=0, partial=True)
+    check_fit(ours(), reference, "retain.json")
+    reference.fingerprint["sets"]["forget"]["partial"] = False
+    check_fit(ours(), reference, "retain.json")
+
+
+def test_facts_are_those_of_the_set_whose_examples_are_read():
+    reference = ours()
+    reference.fingerprint["sets"] = {"forget_b": {"rows": 9, "partial": True}, **reference.fingerprint["sets"]}
+    reference.fingerprint["sets"]["forget_c"] = reference.fingerprint["sets"].pop("forget")
+    reference.examples["forget_c"] = reference.examples.pop("forget")
+    check_fit(ours(), reference, "retain.json")
+
+
+def test_what_a_reference_offers():
+    reference = ours()
+    assert offers(reference) == {"ks_forget_quality"}
+    for rows in reference.examples.values():
+        for record in rows.values():
+            record.update(logprob=-1.0, tokens=2, mia_min_k=-1.0)
+    assert offers(reference) == {"ks_forget_quality", "privleak", "mia_reference"}
+    for record in reference.examples["forget"].values():
+        del record["truth_ratio"]
+    assert offers(reference) == {"privleak", "mia_reference"}
+    del reference.examples["holdout"]["2"]["tokens"]
+    assert offers(reference) == {"privleak"}
+    del reference.examples["holdout"]
+    assert offers(reference) == frozenset()
+    assert offers(Evaluation(0, given={"mia_min_k": 0.5})) == {"privleak"}
+    assert offers(Evaluation(0)) == frozenset()
 
 
 def test_all_problems_come_at_once():

@@ -29,6 +29,28 @@ def test_before_after_leaves_out_what_was_not_measured_before():
     assert "new" not in table
 
 
+def test_aggregates_of_different_parts_are_not_compared():
+    values = {"forget_quality": 0.25, "model_utility": 0.5, "mia": 0.75}
+    first = {"forget_quality": ["1-choice"], "model_utility": ["retain/rouge", "retain/probability"]}
+    last = {"forget_quality": ["1-choice", "1-probability"], "model_utility": ["retain/probability", "retain/rouge"]}
+    lines = before_after(values, values, first, last).split("\n")
+    assert [line.split() for line in lines[2:5]] == [
+        ["forget_quality", "-", "0.250", "higher"],
+        ["model_utility", "0.500", "0.500", "higher"],
+        ["mia", "0.750", "0.750", "0.5"],
+    ]
+    assert lines[5:] == ["", "- not compared, because their parts differ before and after: forget_quality"]
+
+
+def test_parts_that_are_not_known_or_shown_say_nothing():
+    values, parts = {"model_utility": 0.5}, {"model_utility": ["retain/rouge"], "forget_quality": ["1-choice"]}
+    plain = before_after(values, values)
+    assert "not compared" not in plain
+    assert before_after(values, values, parts, {}) == plain
+    assert before_after(values, values, after_parts=parts) == plain
+    assert before_after(values, values, parts, {**parts, "forget_quality": ["1-probability"]}) == plain
+
+
 def test_before_after_shows_one_rouge_a_set():
     values = {f"{name}/{column}": 0.5 for name in ("forget", "retain") for column in ("rouge", *ROUGE_COLUMNS)}
     assert list(cells(before_after(values, values))) == ["forget/rouge", "retain/rouge"]

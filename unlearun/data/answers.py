@@ -9,20 +9,24 @@ from unlearun.data.formatting import Example, Formatter
 CONTINUED_AFTER = 32
 
 
-def all_answers(formatter: Formatter, example: Example) -> list[Example]:
+def all_answers(formatter: Formatter, example: Example) -> tuple[list[Example], int]:
     """Format what else a row says about its question.
+
+    An answer that must be cut is left out: half of it would be likelier than the whole, right or wrong.
 
     Args:
         formatter: What made the row.
         example: The row with its own answer.
 
     Returns:
-        The row itself, then its paraphrase and its wrong answers, as far as it has them, all with its id.
+        The row itself, then its paraphrase and its wrong answers, as far as it has them, all with its id; and how
+        many were left out.
     """
     item = example.item
     others = [] if item.paraphrase is None else [(PARAPHRASE, item.paraphrase)]
     others += [(WRONG + i, text) for i, text in enumerate(item.perturbed)]
-    return [example, *(formatter.format(item, example.example_id, text, kind)[0] for kind, text in others)]
+    formatted = [formatter.format(item, example.example_id, text, kind) for kind, text in others]
+    return [example, *(answer for answer, cut in formatted if not cut)], sum(cut for _, cut in formatted)
 
 
 def answer_text(formatter: Formatter, example: Example) -> str:

@@ -18,7 +18,7 @@ from unlearun.data.fingerprint import describe_set, describe_template, describe_
 from unlearun.data.formatting import PROMPT, Example, Formatter
 from unlearun.data.rows import Item, Keys
 from unlearun.data.sampler import DrawnBatches, RowStream, StepSampler
-from unlearun.data.sets import TRAINED, RowSets, name_sources
+from unlearun.data.sets import TRAINED, RowSets, check_names, name_sources
 from unlearun.data.sources import Source
 from unlearun.errors import UnlearunError, check_bounds, check_choice
 
@@ -126,6 +126,7 @@ class UnlearningDataModule(LightningDataModule):
         # What each evaluated name stands for: a set of `sources`, or a source of its own beside them.
         self.evaluated = {name: name for name in self.sources}
         if evaluation is not None:
+            check_names(evaluation)
             self.evaluated = {}
             for name, source in evaluation.items():
                 self.evaluated[name] = name if self.sources.get(name) == source else f"evaluation {name}"
@@ -218,6 +219,11 @@ class UnlearningDataModule(LightningDataModule):
     def questions_per_batch(self) -> int:
         """How many questions a forward of an evaluation takes."""
         return self.eval_batch_size or 4 * self.batch_size
+
+    @property
+    def longest_row(self) -> int:
+        """How many tokens the longest row has, prompt and answer together."""
+        return max(len(row.input_ids) for name in self.sources for row in self.examples(name))
 
     def describe(self) -> dict[str, Any]:
         """Say what is evaluated, and how its rows were made, for a record's fingerprint."""
@@ -320,6 +326,9 @@ class UnlearningDataModule(LightningDataModule):
         formatter, trainer = self._formatter(), self.trainer
         examples = self.evaluated_examples(name)
         batches = EvalBatches(examples, formatter, self._pad_id(), GENERATED_TOGETHER * self.questions_per_batch)
+        if batches.left_out:
+            message = "%s: %d paraphrased and wrong answers are longer than max_length=%d tokens and were left out"
+            log.warning(message, name, batches.left_out, self.max_length)
         rank, world_size = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
         return self._loader(batches, DealtBatches(len(batches), rank, world_size))
 

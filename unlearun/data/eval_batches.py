@@ -24,12 +24,17 @@ class EvalBatches(Dataset[Batch]):
         formatter: What made them.
         pad_id: What stands in padding.
         batch_size: At most so many questions a batch; each brings all its answers as rows.
+
+    Attributes:
+        left_out: How many paraphrased and wrong answers are too long to be there.
     """
 
     def __init__(self, examples: Sequence[Example], formatter: Formatter, pad_id: int, batch_size: int) -> None:
         self.formatter = formatter
         self.pad_id = pad_id
-        self.questions = [all_answers(formatter, example) for example in examples]
+        formatted = [all_answers(formatter, example) for example in examples]
+        self.questions = [answers for answers, _ in formatted]
+        self.left_out = sum(count for _, count in formatted)
         self.questions.sort(key=lambda answers: sum(len(answer.input_ids) for answer in answers))
         count = -(-len(self.questions) // batch_size)
         ends = [len(self.questions) * i // count for i in range(count + 1)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
@@ -12,6 +12,7 @@ from unlearun.data.refusals import choose_refusal
 from unlearun.data.rows import Item, Keys, check_rows
 from unlearun.data.sources import Source, read_rows
 from unlearun.errors import UnlearunError, all_at_once
+from unlearun.records import role_of
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +41,10 @@ def name_sources(
     """
     sources = {"forget": forget, "retain": retain, "holdout": holdout}
     if isinstance(utility, Mapping) and "path" not in utility:
-        taken = [name for name in utility if name in sources]
+        taken = [name for name in utility if name in sources or role_of(name) != "utility"]
         if taken:
-            raise UnlearunError(f"a utility set cannot be called {taken[0]!r}; choose another name")
+            raise UnlearunError(f"a utility set cannot be called {taken[0]!r}, for that names another role")
+        check_names(utility)
         sources.update(utility)
     else:
         sources["utility"] = utility
@@ -50,6 +52,20 @@ def name_sources(
     if not any(name in named for name in TRAINED):
         raise UnlearunError("there is neither a forget nor a retain set; add --data.forget FILE")
     return named
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Check that values of sets can be told by their names, as in ``set/metric``.
+
+    Args:
+        names: Of evaluated sets.
+
+    Raises:
+        UnlearunError: A name holds a slash, or nothing.
+    """
+    wrong = [name for name in names if not name or "/" in name]
+    if wrong:
+        raise UnlearunError(f"a set cannot be called {wrong[0]!r}; use a name without '/'")
 
 
 class RowSets:

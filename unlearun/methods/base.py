@@ -188,6 +188,7 @@ class UnlearningMethod(EvaluatedModule):
 
     def on_fit_start(self) -> None:
         """Put the policy in train mode, and the reference in the precision that the policy has by now."""
+        self.check_positions()
         self.policy.train()
         if self._reference is not None:
             self._reference.convert(self.trainer.precision_plugin.convert_module)

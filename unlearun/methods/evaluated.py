@@ -15,10 +15,12 @@ from unlearun.data import GENERATED_TOGETHER, OWN, Batch, Example, UnlearningDat
 from unlearun.errors import UnlearunError
 from unlearun.metrics import Choice, EvaluationSuite, SetTraits
 from unlearun.models import Policy, gradient_norms, greedy_answers
-from unlearun.records import Evaluation, check_fit, read_reference
+from unlearun.records import NEED_REFERENCE, Evaluation, check_fit, read_reference, role_of
 from unlearun.shipped import is_shipped
 
 log = logging.getLogger(__name__)
+
+OWN_PASS = "mia_grad_norm"
 
 
 class EvaluatedModule(LightningModule):
@@ -58,10 +60,11 @@ class EvaluatedModule(LightningModule):
         if stage == "fit" and trainer.num_sanity_val_steps > 0 and not trainer.fast_dev_run:
             trainer.num_sanity_val_steps = float("inf")
         data = getattr(trainer, "datamodule", None)
-        self._suites, self._rows = {}, {}
+        self._suites, self._rows, self.evaluation = {}, {}, None
         if isinstance(data, UnlearningDataModule):
             names = list(data.evaluated)
             self._rows = {name: {row.example_id: row for row in data.evaluated_examples(name)} for name in names}
+            _warn(self._rows, data.max_new_tokens)
             if stage != "predict":
                 self._suites = self._make_suites(data, stage)
 
@@ -77,6 +80,14 @@ class EvaluatedModule(LightningModule):
         self._trained_steps = self.trainer.global_step
 
     # ---- validate and test ----------------------------------------------------------------------------------
+
+    def on_validation_start(self) -> None:
+        """See `check_positions`."""
+        self.check_positions()
+
+    def on_test_start(self) -> None:
+        """See `check_positions`."""
+        self.check_positions()
 
     def on_validation_epoch_start(self) -> None:
         """Choose the metrics: the cheap ones during a fit, all of them at its start and end."""
@@ -118,14 +129,19 @@ class EvaluatedModule(LightningModule):
         if self._suite is None:
             return
         # A Trainer that has not trained counts no steps, so those of the model are kept.
-        step = 0 if self.trainer.sanity_checking else self.trainer.global_step or self._trained_steps
+        fitting = self.trainer.state.fn == "fit"
+        step = self.trainer.global_step if fitting else self.trainer.global_step or self._trained_steps
         self.evaluated_fully = self._is_complete()
         self.evaluation = self._suite.compute(step, intervals=self.evaluated_fully)
+        found = self.evaluation.summary
+        if not fitting:  # so that Lightning returns it, and logs it at our step
+            self.log_dict({**found, "step": float(step)}, batch_size=1, sync_dist=True)
+            return
         # Straight to the loggers: Lightning keeps nothing of a sanity check, and counts steps of an epoch from 0.
         for logger in self.trainer.loggers:
-            logger.log_metrics(self.evaluation.summary, step=step)
+            logger.log_metrics(found, step=step)
         if not self.trainer.sanity_checking:  # for callbacks that watch a metric
-            self.log_dict(self.evaluation.summary, batch_size=1, logger=False)
+            self.log_dict(found, batch_size=1, sync_dist=True, logger=False)
 
     def on_test_epoch_end(self) -> None:
         """See `on_validation_epoch_end`."""
@@ -168,14 +184,13 @@ class EvaluatedModule(LightningModule):
     def _make_suites(self, data: UnlearningDataModule, stage: str) -> dict[bool, EvaluationSuite]:
         sets = {name: _traits(rows.values()) for name, rows in self._rows.items()}
         reference = self._find_reference(data)
-        final: Sequence[Choice] | None = data.final_metrics
-        if stage == "fit" and final is not None and "mia_grad_norm" in final:
-            log.info("mia_grad_norm is a pass of its own; it is left to validate and test")
-            final = [choice for choice in final if choice != "mia_grad_norm"]
-        suites = {True: EvaluationSuite(sets, final, reference)}
+        lists: dict[bool, Sequence[Choice] | None] = {True: data.final_metrics}
         if stage == "fit":
-            suites[False] = EvaluationSuite(sets, data.validation_metrics, reference)
-        return suites
+            lists[False] = data.validation_metrics
+            if any(chosen is not None and OWN_PASS in chosen for chosen in lists.values()):
+                log.info("%s is a pass of its own; it is left to validate and test", OWN_PASS)
+            lists = {k: None if c is None else [one for one in c if one != OWN_PASS] for k, c in lists.items()}
+        return {complete: EvaluationSuite(sets, chosen, reference) for complete, chosen in lists.items()}
 
     def _find_reference(self, data: UnlearningDataModule) -> Evaluation | None:
         where, self.retain_reference = data.retain_reference, None
@@ -189,7 +204,8 @@ class EvaluatedModule(LightningModule):
         try:
             check_fit(Evaluation(0, examples=examples, fingerprint=data.describe()), reference, where)
         except UnlearunError:
-            if not is_shipped(where):
+            asked = {str(choice) for choice in [*(data.final_metrics or []), *data.validation_metrics]}
+            if not is_shipped(where) or asked & set(NEED_REFERENCE):
                 raise
             # A shipped config brings it along for its own data; with the user's it is nobody's mistake.
             log.info("%s is of other data or another model; what is relative to a retain model is left out", where)
@@ -197,9 +213,24 @@ class EvaluatedModule(LightningModule):
         self.retain_reference = where
         return reference
 
+    def check_positions(self) -> None:
+        """Check that the model has a position for every token.
+
+        Raises:
+            UnlearunError: Rows are longer than that.
+        """
+        data, config = getattr(self.trainer, "datamodule", None), self.policy.model.config.get_text_config()
+        positions = getattr(config, "max_position_embeddings", None)
+        if isinstance(data, UnlearningDataModule) and positions is not None and data.longest_row > positions:
+            raise UnlearunError(
+                f"the longest row has {data.longest_row} tokens, but the model has {positions} positions; "
+                f"set max_length to {positions} or less"
+            )
+
     def _start_evaluation(self, loaders: Any) -> None:  # noqa: ANN401 - what the datamodule returned
-        if not self._suites:  # loaders of the user's own: what their rows have is not known
-            names = list(loaders) if isinstance(loaders, dict) else [f"set{i}" for i in range(_count(loaders))]
+        names = list(loaders) if isinstance(loaders, dict) else [f"set{i}" for i in range(_count(loaders))]
+        if names != list(self._rows):  # loaders of the user's own: what their rows have is not known
+            self._rows = {}
             self._suites = {True: EvaluationSuite({name: SetTraits(paraphrase=True, wrong=True) for name in names})}
         self._suite = self._suites.get(self._is_complete(), self._suites[True]).to(self.device)
         self._suite.reset()
@@ -250,6 +281,29 @@ def _traits(rows: Any) -> SetTraits:  # noqa: ANN401 - a view of examples
         wrong=any(item.perturbed for item in items),
         short=any(item.short_answer is not None for item in items),
     )
+
+
+def _warn(sets: dict[str, dict[int, Example]], max_new_tokens: int) -> None:
+    """Say what makes numbers mean less than they seem to."""
+    for role in ("forget", "holdout"):
+        several = [name for name in sets if role_of(name) == role]
+        if len(several) > 1:
+            used = role if role in several else several[0]
+            log.warning("%s are all %s sets; aggregates and membership inference read %s", several, role, used)
+    for name, rows in sets.items():
+        items = [row.item for row in rows.values()]
+        for key, count in {
+            "paraphrased": sum(item.paraphrase is not None for item in items),
+            "wrong": sum(bool(item.perturbed) for item in items),
+        }.items():
+            if 0 < count < len(items):
+                log.warning("%s: %d of %d rows have %s answers; the others are left out", name, count, len(items), key)
+        long = sum(row.labelled - row.ends > max_new_tokens for row in rows.values() if row.item.question is not None)
+        if long:
+            log.warning(
+                "%s: %d of %d answers are longer than max_new_tokens=%d: rouge and verbatim stay below 1",
+                *(name, long, len(items), max_new_tokens),
+            )
 
 
 def _count(loaders: Any) -> int:  # noqa: ANN401 - a loader or a list of them

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -13,7 +13,7 @@ from unlearun.metrics.likelihood import ParaphraseProbability, Perplexity, Proba
 from unlearun.metrics.membership import GradientNorm, MembershipScore
 from unlearun.metrics.memorization import ExactMemorization, ExtractionStrength
 from unlearun.metrics.text import ROUGE, Fluency, ShortAnswer, VerbatimMemorization
-from unlearun.records import NEED_REFERENCE, role_of
+from unlearun.records import AGGREGATES, NEED_REFERENCE, role_of
 
 Metrics: TypeAlias = list[ExampleMetric]
 Choice: TypeAlias = "str | Mapping[str, Any]"
@@ -84,17 +84,24 @@ CATALOGUE: dict[str, Callable[[str, SetTraits], Metrics]] = {
     "fluency": lambda role, traits: [Fluency()],
 }
 OPT_IN = ("fluency", "mia_grad_norm")
+_OWN = {
+    *(Perplexity.title, Probability.title, ParaphraseProbability.title, TruthRatio.title, ExactMemorization.title),
+    *(ExtractionStrength.title, VerbatimMemorization.title, ROUGE.title, ShortAnswer.title, Fluency.title),
+    *(MembershipScore.title, GradientNorm.title),
+}
 NEED_WRONG = ("truth_ratio", "ks_forget_quality")
 
 
-def choose(choices: Sequence[Choice] | None, sets: Mapping[str, SetTraits], has_reference: bool) -> list[Choice]:
+def choose(
+    choices: Sequence[Choice] | None, sets: Mapping[str, SetTraits], offered: Collection[str] = ()
+) -> list[Choice]:
     """Say which metrics are measured.
 
     Args:
         choices: Names, dotted paths of classes, or mappings of ``class_path`` and ``init_args``; None for all names
             that the data allow and that are not opt-in.
         sets: The evaluated sets.
-        has_reference: Whether there are records of a retain model.
+        offered: The metrics that records of a retain model can serve, as far as there are such.
 
     Returns:
         The choices, each once.
@@ -102,7 +109,7 @@ def choose(choices: Sequence[Choice] | None, sets: Mapping[str, SetTraits], has_
     Raises:
         UnlearunError: A name does not exist, or lacks its data; all such at once, with what to add.
     """
-    lacking = {name: reason for name in CATALOGUE if (reason := _lacks(name, sets, has_reference))}
+    lacking = {name: reason for name in CATALOGUE if (reason := _lacks(name, sets, offered))}
     if choices is None:
         return [name for name in CATALOGUE if name not in lacking and name not in OPT_IN]
     problems = []
@@ -128,17 +135,35 @@ def make_metrics(choices: Sequence[Choice], name: str, traits: SetTraits) -> Met
 
     Returns:
         Metrics, each record column once.
+
+    Raises:
+        UnlearunError: A metric of the user's own would write what another writes.
     """
     made: Metrics = []
+    custom: Metrics = []
     for choice in choices:
         if isinstance(choice, str) and choice in CATALOGUE:
             made += CATALOGUE[choice](role_of(name), traits)
         else:
-            made.append(_custom(choice))
+            custom.append(_custom(choice))
     columns: dict[tuple[str, ...], ExampleMetric] = {}
     for metric in made:
         columns.setdefault(metric.columns, metric)
-    return list(columns.values())
+    taken = {*CATALOGUE, *AGGREGATES, *(column for known in columns for column in known)} - {Fluency.title}
+    for metric in custom:
+        clash = sorted(taken & {metric.title, *metric.columns})
+        if clash:
+            raise UnlearunError(
+                f"{type(metric).__name__} would write {clash[0]!r}, which is another metric's; give it a title and "
+                "columns of its own"
+            )
+        taken |= {metric.title, *metric.columns}
+    return [*columns.values(), *custom]
+
+
+def is_custom(metric: ExampleMetric) -> bool:
+    """Say whether a metric is none of the catalogue's own."""
+    return metric.title not in _OWN
 
 
 def _custom(choice: Choice) -> ExampleMetric:
@@ -156,14 +181,15 @@ def _custom(choice: Choice) -> ExampleMetric:
     return made
 
 
-def _lacks(name: str, sets: Mapping[str, SetTraits], has_reference: bool) -> str | None:
+def _lacks(name: str, sets: Mapping[str, SetTraits], offered: Collection[str]) -> str | None:
     roles = {role_of(title) for title in sets}
     if name.startswith("mia") or name == "privleak":
         missing = [role for role in ("forget", "holdout") if role not in roles]
         if missing:
             return f"compares the forget set with rows that the model never saw; {_add(missing[0])}"
-    if name in NEED_REFERENCE and not has_reference:
-        return "compares with a model that never saw the forget set; add its records: retain_reference"
+    if name in NEED_REFERENCE and name not in offered:
+        held = " that hold it" if offered else ""
+        return f"compares with a model that never saw the forget set; add its records{held}: retain_reference"
     wrong = [title for title, traits in sets.items() if traits.wrong]
     if name == "ks_forget_quality":
         wrong = [title for title in wrong if role_of(title) == "forget"]

@@ -137,6 +137,11 @@ class TokenMetric(ExampleMetric):
             ``(B, C)`` numbers, one a column.
         """
 
+    def counted(self, batch: Batch) -> Tensor:
+        """Return ``(B,)`` which rows become records: those with labels and their own answer."""
+        labelled = batch.mask.any(-1)
+        return labelled if batch.kind is None else labelled & (batch.kind == OWN)
+
     def update(self, stats: TokenStats, batch: Batch) -> None:
         """Take in one batch.
 
@@ -145,9 +150,7 @@ class TokenMetric(ExampleMetric):
             batch: Its rows, those with other answers than their own left out; without ``example_id`` each row is an
                 example of its own.
         """
-        kept = batch.mask.any(-1)
-        if batch.kind is not None:
-            kept &= batch.kind == OWN
+        kept = self.counted(batch)
         self._keep(None if batch.example_id is None else batch.example_id[kept], self.measure(stats, batch)[kept])
 
 

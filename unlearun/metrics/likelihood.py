@@ -49,7 +49,7 @@ class Probability(TokenMetric):
 
     Args:
         normalized: Whether it is divided by itself plus those of all wrong answers: TOFU's way for questions that
-            have wrong answers but no paraphrase.
+            have wrong answers but no paraphrase. Rows without wrong answers are then left out.
         kwargs: See `torchmetrics.Metric`.
 
     >>> batch = Batch(*torch.tensor([[[1, 2]], [[1, 1]], [[-100, 2]]]))
@@ -65,6 +65,14 @@ class Probability(TokenMetric):
     def __init__(self, normalized: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.normalized = normalized
+
+    def counted(self, batch: Batch) -> Tensor:
+        """See `TokenMetric`."""
+        counted = super().counted(batch)
+        if not self.normalized or batch.example_id is None:
+            return counted
+        wrong = batch.example_id[_is(batch, WRONG) & batch.mask.any(-1)]
+        return counted & torch.isin(batch.example_id, wrong)
 
     def measure(self, stats: TokenStats, batch: Batch) -> Tensor:
         """Return exp(S/n) of each row, ``(B, 1)``, maybe divided by what the question's answers have in all."""
@@ -148,7 +156,7 @@ class TruthRatio(ExampleMetric):
             batch: Its rows, with ``example_id`` and ``kind``, all answers to a question together.
         """
         logs = _by_question(stats, batch)
-        right = torch.where(logs.paraphrase.isnan(), logs.own, logs.paraphrase)
+        right = torch.where(logs.paraphrase_count == 0, logs.own, logs.paraphrase)
         kept = ~(logs.wrong_count == 0) & logs.right_count.bool()
         ratio = (logs.wrong - right).clamp(-LOG_LIMIT, LOG_LIMIT).exp()
         self._keep(logs.ids[kept], ratio[kept].unsqueeze(-1))
@@ -162,6 +170,7 @@ class _Logs(NamedTuple):
         own: ``(E,)`` of the own answer.
         paraphrase: ``(E,)`` of the paraphrase.
         wrong: ``(E,)``, the mean over the wrong answers.
+        paraphrase_count: ``(E,)`` how many paraphrases there are.
         wrong_count: ``(E,)`` how many wrong answers there are.
         right_count: ``(E,)`` how many own answers and paraphrases there are.
     """
@@ -170,6 +179,7 @@ class _Logs(NamedTuple):
     own: Tensor
     paraphrase: Tensor
     wrong: Tensor
+    paraphrase_count: Tensor
     wrong_count: Tensor
     right_count: Tensor
 
@@ -192,7 +202,7 @@ def _by_question(stats: TokenStats, batch: Batch) -> _Logs:
     own, own_count = gather(_is(batch, OWN))
     paraphrase, paraphrase_count = gather(_is(batch, PARAPHRASE))
     wrong, wrong_count = gather(~_is(batch, OWN) & ~_is(batch, PARAPHRASE))
-    return _Logs(ids, own, paraphrase, wrong, wrong_count, own_count + paraphrase_count)
+    return _Logs(ids, own, paraphrase, wrong, paraphrase_count, wrong_count, own_count + paraphrase_count)
 
 
 def _mean_logprobs(stats: TokenStats, batch: Batch) -> Tensor:

@@ -125,11 +125,12 @@ class GradientNorm(ExampleMetric):
 def _lowest(values: Tensor, mask: Tensor, share: float) -> Tensor:
     """Return the mean of the lowest max(1, ⌊share · n⌋) values of each row, ``(B,)``."""
     count = mask.sum(-1)
-    chosen = (count * share).floor().clamp(min=1)
+    chosen = (precise(count) * share).floor().clamp(min=1)
     ordered = values.masked_fill(~mask, float("inf")).sort(-1).values
     low = torch.arange(values.shape[-1], device=values.device) < chosen.unsqueeze(-1)
     total = torch.where(low, ordered, 0).sum(-1)
-    return torch.where(count > 0, total / chosen, 0)
+    broken = (values.isnan() & mask).any(-1)  # sorting would put NaN behind the padding
+    return torch.where(broken, torch.nan, torch.where(count > 0, total / chosen, 0))
 
 
 def _compressed_bytes(batch: Batch) -> Tensor:

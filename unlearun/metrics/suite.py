@@ -11,12 +11,12 @@ from typing import Any
 from torch import Tensor, distributed, nn
 
 from unlearun.data import OWN, Batch
-from unlearun.metrics.catalogue import Choice, SetTraits, choose, make_metrics
+from unlearun.metrics.catalogue import Choice, SetTraits, choose, is_custom, make_metrics
 from unlearun.metrics.example_metric import ExampleMetric, TextMetric
 from unlearun.metrics.membership import GradientNorm
 from unlearun.metrics.text import ShortAnswer
 from unlearun.ops import TokenStats
-from unlearun.records import Evaluation, summarise
+from unlearun.records import Evaluation, offers, summarise
 
 
 class EvaluationSuite(nn.Module):
@@ -41,7 +41,8 @@ class EvaluationSuite(nn.Module):
         super().__init__()
         # A ModuleDict does not take every name, so the sets are numbered inside.
         self.sets = tuple(sets)
-        self.choices = choose(metrics, sets, reference is not None)
+        self.all_chosen = metrics is None
+        self.choices = choose(metrics, sets, frozenset() if reference is None else offers(reference))
         self.reference = reference
         self.metrics = nn.ModuleList(
             nn.ModuleList(make_metrics(self.choices, name, traits)) for name, traits in sets.items()
@@ -149,7 +150,8 @@ class EvaluationSuite(nn.Module):
     def collect(self, step: int = 0) -> Evaluation:
         """Return the records of all processes, without any value made of them."""
         names = [choice if isinstance(choice, str) else str(choice["class_path"]) for choice in self.choices]
-        result = Evaluation(step, metrics=names)
+        # Empty means all: records may meet a retain reference later.
+        result = Evaluation(step, metrics=[] if self.all_chosen else names)
         for name in self.sets:
             examples: dict[int, dict[str, Any]] = {}
             for key, texts in _gathered(self._texts[name]).items():
@@ -174,8 +176,8 @@ class EvaluationSuite(nn.Module):
         return list(metrics)
 
     def _custom(self) -> list[ExampleMetric]:
-        own = {id(type(metric)): metric for name in self.sets for metric in self.of(name)}
-        return [metric for metric in own.values() if not type(metric).__module__.startswith("unlearun.")]
+        metrics = [metric for name in self.sets for metric in self.of(name) if is_custom(metric)]
+        return list({metric.title: metric for metric in metrics}.values())
 
 
 def _normalized(metric: ExampleMetric) -> bool:

@@ -39,6 +39,7 @@ def greedy_answers(
     prompts = [list(example.input_ids[: prompt_length(example)]) for example in examples]
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     device = next(policy.parameters()).device
+    positions = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None)
     answers = [""] * len(prompts)
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
@@ -46,8 +47,11 @@ def greedy_answers(
         pads = [longest - len(prompts[i]) for i in chosen]
         ids = torch.tensor([[end_ids[0]] * pad + prompts[i] for pad, i in zip(pads, chosen, strict=True)])
         mask = torch.tensor([[0] * pad + [1] * (longest - pad) for pad in pads])
-        new = policy.generate(ids.to(device), mask.to(device), max_new_tokens, end_ids).tolist()
+        room = max_new_tokens if positions is None else min(max_new_tokens, positions - longest)
+        new = policy.generate(ids.to(device), mask.to(device), max(room, 1), end_ids).tolist()
         for i, tokens in zip(chosen, new, strict=True):
             length = next((at for at, token in enumerate(tokens) if token in end_ids), len(tokens))
+            if examples[i].item.question is None:  # a piece of text is compared with what is left of it
+                length = min(length, len(examples[i].input_ids) - len(prompts[i]))
             answers[i] = str(tokenizer.decode(tokens[:length], skip_special_tokens=True)).strip()
     return answers

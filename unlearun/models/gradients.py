@@ -42,4 +42,6 @@ def gradient_norms(policy: Policy, batch: Batch) -> Tensor:
         finally:
             for weight in frozen:
                 weight.requires_grad_(False)
-    return torch.tensor([lengths.get(i, 0.0) for i in range(len(batch))], device=batch.labels.device)
+    return torch.tensor(
+        [lengths.get(i, 0.0) for i in range(len(batch))], dtype=torch.float32, device=batch.labels.device
+    )

@@ -13,7 +13,7 @@ from unlearun.records.scores import Floats
 
 
 def harmonic_mean(values: Sequence[Floats] | Floats) -> Floats:
-    """Return the harmonic mean over the first axis, 0 where any value is 0 or below.
+    """Return the harmonic mean over the first axis, 0 where any value is 0 or below, NaN where any is.
 
     >>> harmonic_mean([0.5, 1.0]).round(4).item()
     0.6667
@@ -21,7 +21,7 @@ def harmonic_mean(values: Sequence[Floats] | Floats) -> Floats:
     stacked = np.asarray(values, dtype=np.float64)
     positive = np.where(stacked > 0, stacked, 1.0)
     mean = len(stacked) / (1 / positive).sum(0)
-    return np.where((stacked <= 0).any(0), 0.0, np.where(np.isnan(stacked).any(0), np.nan, mean))
+    return np.where(np.isnan(stacked).any(0), np.nan, np.where((stacked <= 0).any(0), 0.0, mean))
 
 
 def auroc(
@@ -48,11 +48,11 @@ def auroc(
     return np.where(np.isnan(members).any() or np.isnan(others).any(), np.nan, area)
 
 
-def privleak(area: Floats, retain_area: float) -> Floats:
+def privleak(area: Floats, retain_area: Floats) -> Floats:
     """Return MUSE's PrivLeak in percent: 0 is right, negative is under-unlearned.
 
     Args:
-        area: AUROC of min-k of the model.
+        area: AUROC of min-k of the model, any shape.
         retain_area: The same of a model that never saw the forget set.
 
     Returns:
@@ -60,11 +60,12 @@ def privleak(area: Floats, retain_area: float) -> Floats:
 
     Source: Shi 2024, MUSE (2407.06460), equation 3.
 
-    >>> privleak(np.array([1.0]), 0.5).item()
+    >>> privleak(np.array([1.0]), np.array([0.5])).item()
     -100.0
     """
-    rest = 1 - retain_area
-    return ((1 - area) - rest) / rest * 100 if rest > 0 else np.full_like(area, np.nan)
+    rest = 1 - np.asarray(retain_area, dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(rest > 0, ((1 - area) - rest) / rest * 100, np.nan)
 
 
 def kolmogorov_smirnov(truth_ratios: Floats, retain_truth_ratios: Floats) -> float:

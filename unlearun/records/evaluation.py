@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import sys
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,32 +13,29 @@ from typing import Any
 from unlearun.errors import SHOWN, UnlearunError
 from unlearun.files import write_whole
 
-_NUMBER = (int, float, type(None))
-# What stands in each mapping of the file.
-_VALUES: dict[str, Any] = {
-    "summary": _NUMBER,
-    "given": _NUMBER,
-    "examples": dict,
-    "intervals": list,
-    "parts": list,
-    "fingerprint": object,
+# More levels of mappings and lists than any kind of records has, and fewer than Python can print or compare.
+DEEPEST = 100
+# What may stand in a fingerprint under the names that are read again; null as if it were not there.
+_FACTS: dict[str, type] = {
+    **dict.fromkeys(("kind", "model", "method", "tokenizer", "retain_reference"), str),
+    **dict.fromkeys(("template", "sets"), dict),
 }
 ROLES = ("forget", "retain", "holdout", "utility")
 
 
 def role_of(name: str) -> str:
-    """Say what part an evaluated set plays: what its name begins with, else it is knowledge to keep.
+    """Say what part an evaluated set plays: the one that it is named after, else it is knowledge to keep.
 
     Args:
-        name: The set.
+        name: The set: a role, or a role and more after an underscore or a hyphen.
 
     Returns:
         "forget", "retain", "holdout" or "utility".
 
-    >>> role_of("forget_paraphrased"), role_of("real_authors")
-    ('forget', 'utility')
+    >>> role_of("forget_paraphrased"), role_of("real_authors"), role_of("forgetting_curve")
+    ('forget', 'utility', 'utility')
     """
-    return next((role for role in ROLES if name.startswith(role)), "utility")
+    return next((role for role in ROLES if name == role or name.startswith((f"{role}_", f"{role}-"))), "utility")
 
 
 @dataclass
@@ -48,7 +47,7 @@ class Evaluation:
         summary: Values keyed ``set/metric``, and the aggregates.
         examples: For each set and example id, a value a metric, and texts.
         fingerprint: What was measured on what: model, versions, template, and for each set its role, source, row
-            count and digest.
+            count and digest. A set is ``partial`` where the run was cut short: its rows are then those that were found.
         intervals: The 95% bootstrap confidence interval of values in ``summary``.
         parts: What each aggregate was made of.
         metrics: The metrics that were asked for, by name or dotted path.
@@ -114,14 +113,24 @@ def read_json(file: Path) -> Any:  # noqa: ANN401 - any JSON value
         file: Where it is.
 
     Raises:
-        UnlearunError: It does not exist, or is no JSON.
+        UnlearunError: It does not exist, is no JSON, or is nested too deeply.
     """
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UnlearunError(f"{file} cannot be read: {error.strerror}") from error
+        raw = file.read_bytes()
+    except (OSError, ValueError) as error:
+        raise UnlearunError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    try:
+        stored = json.loads(raw.decode("utf-8"))
     except ValueError as error:
         raise UnlearunError(f"{file} is no JSON ({error}); expected the records of an evaluation") from error
+    except RecursionError as error:
+        raise _too_deep(file) from error
+    level = [stored]
+    for _ in range(DEEPEST):
+        level = [inner for value in level if isinstance(value, (dict, list)) for inner in _inside(value)]
+    if level:
+        raise _too_deep(file)
+    return stored
 
 
 def _problems(stored: dict[str, Any]) -> list[str]:
@@ -129,12 +138,16 @@ def _problems(stored: dict[str, Any]) -> list[str]:
     problems = [f"it has a {key!r}" for key in stored if key not in Evaluation.__dataclass_fields__]
     if not isinstance(stored.get("step"), int):
         problems.append("its 'step' is no whole number")
-    for key, kind in _VALUES.items():
+    metrics = stored.get("metrics", [])
+    if not _is_texts(metrics):
+        problems.append(f"its 'metrics' is {metrics!r:.40}, no list of names")
+    for key, fits in _VALUES.items():
         values = stored.get(key, {})
         if not isinstance(values, dict):
             problems.append(f"its {key!r} is no mapping")
         else:
-            problems += [f"its '{key}/{name}' is {v!r:.40}" for name, v in values.items() if not isinstance(v, kind)]
+            problems += [f"its '{key}/{name}' is {v!r:.40}" for name, v in values.items() if not fits(v)]
+    problems += _problems_of_fingerprint(stored.get("fingerprint"))
     rows = [(name, rows) for name, rows in stored["examples"].items() if isinstance(rows, dict)]
     return problems + [
         f"its 'examples/{name}/{index}' is {record!r:.40}"
@@ -144,8 +157,57 @@ def _problems(stored: dict[str, Any]) -> list[str]:
     ]
 
 
+def _problems_of_fingerprint(facts: Any) -> list[str]:  # noqa: ANN401 - any JSON value
+    if not isinstance(facts, dict):
+        return []
+    known = {name: facts[name] for name in _FACTS if facts.get(name) is not None}
+    problems = [
+        f"its 'fingerprint/{name}' is {v!r:.40}" for name, v in known.items() if not isinstance(v, _FACTS[name])
+    ]
+    sets = known.get("sets")
+    for name, found in sets.items() if isinstance(sets, dict) else ():
+        rows = found.get("rows", 0) if isinstance(found, dict) else None
+        if not isinstance(rows, int):
+            problems.append(f"its 'fingerprint/sets/{name}' is {found!r:.40}, no mapping with a number of rows")
+    return problems
+
+
+def _is_number(value: Any) -> bool:  # noqa: ANN401 - any JSON value
+    """Say whether a value is a number that a double holds, or null."""
+    if isinstance(value, int):
+        return abs(value) <= sys.float_info.max
+    return value is None or isinstance(value, float)
+
+
+def _is_texts(value: Any) -> bool:  # noqa: ANN401 - any JSON value
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+
+
+def _is_interval(value: Any) -> bool:  # noqa: ANN401 - any JSON value
+    return isinstance(value, list) and len(value) == 2 and all(_is_number(end) for end in value)
+
+
+# What stands in each mapping of the file.
+_VALUES: dict[str, Callable[[Any], bool]] = {
+    "summary": _is_number,
+    "given": _is_number,
+    "examples": lambda value: isinstance(value, dict),
+    "intervals": _is_interval,
+    "parts": _is_texts,
+    "fingerprint": lambda value: True,
+}
+
+
+def _inside(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
+
+
+def _too_deep(file: Path) -> UnlearunError:
+    return UnlearunError(f"{file} is nested deeper than {DEEPEST} levels; expected the records of an evaluation")
+
+
 def _number(value: float | None) -> float:
-    return math.nan if value is None else value
+    return math.nan if value is None else float(value)
 
 
 def _finite(value: Any) -> Any:  # noqa: ANN401 - any JSON value

@@ -22,7 +22,13 @@ _SHARES = ((0.95, "nearly all"), (0.65, "most"), (0.35, "about half"), (0.05, "s
 _CHANCES = ((0.8, "nearly certain"), (0.3, "likely"), (0.05, "possible"), (0.001, "unlikely"), (0, "all but ruled out"))
 _CHOICE = ((0.5, "clearly preferred"), (0.2, "somewhat preferred"), (0, "not preferred"))
 _BALANCE = ((0.8, "are about equally likely"), (0.5, "differ somewhat in likelihood"), (0, "are told apart"))
-_LEFT = ((0.9, "hardly anything"), (0.65, "little"), (0.35, "about half"), (0.1, "most"), (0, "nearly all"))
+# A model that never saw the data has some tokens right too: it is near 0.65, so no value says what share is left.
+_KNOWN = (
+    (0.6, "hardly more known than to a stranger"),
+    (0.35, "partly known"),
+    (0.1, "well known"),
+    (0, "fully known"),
+)
 
 
 class Meaning(NamedTuple):
@@ -131,6 +137,10 @@ def _kolmogorov_smirnov(value: float, interval: Interval | None) -> str:
     return "not told from a model that never saw the data"
 
 
+def _kolmogorov_smirnov_log10(value: float, interval: Interval | None) -> str:
+    return _kolmogorov_smirnov(10.0 ** min(value, 0.0), None)
+
+
 _KEPT_TRUTH_RATIO = Meaning("", "higher", "", _level("the right answers are {} to wrong ones", _CHOICE))
 _ROUGE = Meaning("lower", "higher", "", _level("{} of an answer's words are said", _SHARES))
 _ATTACK = Meaning("0.5", "", "", _membership)
@@ -147,10 +157,10 @@ MEANINGS: Mapping[str, Meaning] = {
     "truth_ratio": Meaning("higher", "", "", _level("right and wrong answers {}", _BALANCE)),
     "short_answer": Meaning("lower", "higher", "", _level("{} of the short answers are named", _SHARES)),
     "fluency": Meaning("higher", "higher", "higher", _level("{} of the answers read well", _SHARES)),
-    "forget_quality": Meaning("higher", "", "", _level("{} is left of the forget set", _LEFT)),
+    "forget_quality": Meaning("higher", "", "", _level("the forget set is {}", _KNOWN)),
     "model_utility": Meaning("higher", "", "", _utility),
     "ks_forget_quality": Meaning("higher", "", "", _kolmogorov_smirnov),
-    "ks_forget_quality_log10": Meaning("higher", "", "", lambda value, interval: _kolmogorov_smirnov(10**value, None)),
+    "ks_forget_quality_log10": Meaning("higher", "", "", _kolmogorov_smirnov_log10),
     **dict.fromkeys([*ATTACKS, REFERENCE_ATTACK], _ATTACK),
     "privleak": Meaning("0", "", "", _privleak),
 }

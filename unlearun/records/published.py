@@ -24,9 +24,14 @@ def read_records(path: str | Path) -> Evaluation:
     Raises:
         UnlearunError: It cannot be read, is of no kind that is known, or a value in it is not what it should be.
     """
-    asset = find_asset(str(path)) if is_shipped(str(path)) else None
-    file = asset or Path(path)
-    if file.is_dir():
+    try:
+        asset = find_asset(str(path)) if is_shipped(str(path)) else None
+        file = asset or Path(path)
+        folder = file.is_dir()
+    except (OSError, ValueError) as error:  # too long a name, or a character that no name holds
+        reason = getattr(error, "strerror", None) or error
+        raise UnlearunError(f"{str(path)!r:.80} cannot be read: {reason}; expected a file or a run folder") from error
+    if folder:
         file = last_evaluation(file)
     stored, where = read_json(file), str(file)
     if is_ours(stored):

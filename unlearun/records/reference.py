@@ -8,9 +8,10 @@ from typing import Any
 from unlearun.errors import all_at_once
 from unlearun.records.evaluation import Evaluation
 from unlearun.records.published import read_records
-from unlearun.records.summary import find, min_k_area
+from unlearun.records.summary import REFERENCE_ATTACK, find, min_k_area
 
 COMPARED = ("model_utility", "forget_quality")
+COMPARED_SETS = ("forget", "holdout")
 # Texts decoded by another tokenizer may differ in a space here and there; other questions differ in nearly all.
 LEAST_SHARED = 0.5
 
@@ -31,8 +32,26 @@ def read_reference(path: str | Path) -> Evaluation:
     return reference
 
 
+def offers(reference: Evaluation) -> frozenset[str]:
+    """Say what a retain reference can serve.
+
+    Args:
+        reference: Records of a model that never saw the forget set.
+
+    Returns:
+        Those of `NEED_REFERENCE` that can be computed with it, for an evaluation that it fits.
+    """
+    forget, holdout = (find(reference.examples, role) or {} for role in COMPARED_SETS)
+    able = {
+        "ks_forget_quality": any("truth_ratio" in record for record in forget.values()),
+        "privleak": min_k_area(reference) is not None,
+        REFERENCE_ATTACK: all(_has_all(examples, "logprob", "tokens") for examples in (forget, holdout)),
+    }
+    return frozenset(name for name, is_able in able.items() if is_able)
+
+
 def check_fit(evaluation: Evaluation, reference: Evaluation, where: str) -> None:
-    """Check that a retain reference was measured on the rows of an evaluation, in the same way.
+    """Check that a retain reference was measured on the rows of an evaluation, all of them, in the same way.
 
     Args:
         evaluation: Its fingerprint is enough; examples are compared where it has them.
@@ -43,8 +62,9 @@ def check_fit(evaluation: Evaluation, reference: Evaluation, where: str) -> None
         UnlearunError: All that differs.
     """
     problems = _useless(reference)
-    for role in ("forget", "holdout"):
-        problems += _other_rows(evaluation, reference, role)
+    for role in COMPARED_SETS:
+        cut = _cut_short(reference, role, "the reference") + _cut_short(evaluation, role, "this evaluation")
+        problems += cut or _other_rows(evaluation, reference, role)
     ours, theirs = evaluation.fingerprint, reference.fingerprint
     if ours.get("template") and theirs.get("template"):
         problems += _other_template(ours["template"], theirs["template"])
@@ -77,11 +97,27 @@ def check_same_parts(before: Evaluation, after: Evaluation) -> None:
 
 
 def _useless(reference: Evaluation) -> list[str]:
-    forget = find(reference.examples, "forget") or {}
-    needed = ("truth_ratio", "logprob")
-    if any(column in record for record in forget.values() for column in needed) or min_k_area(reference) is not None:
+    if offers(reference):
         return []
-    return ["the reference has no truth ratios or log-probabilities of a forget set, and no min-k scores or their area"]
+    return [
+        "the reference has no truth ratios or log-probabilities of a forget set (these with those of a holdout set), "
+        "and no min-k scores or their area"
+    ]
+
+
+def _has_all(examples: dict[str, dict[str, Any]], *columns: str) -> bool:
+    return bool(examples) and all(column in record for record in examples.values() for column in columns)
+
+
+def _cut_short(evaluation: Evaluation, role: str, whose: str) -> list[str]:
+    """Say that a set was not evaluated to its end; of one without any row there is nothing that could be wrong."""
+    examples, facts = _set(evaluation, role)
+    rows = facts.get("rows", len(examples))
+    if rows and facts.get("partial"):
+        return [f"{whose} was cut short after {rows} {role} rows (evaluate all: leave out limit_val_batches)"]
+    if 0 < len(examples) < rows:
+        return [f"{whose} has only {len(examples)} examples of the {rows} {role} rows that its fingerprint names"]
+    return []
 
 
 def _other_rows(evaluation: Evaluation, reference: Evaluation, role: str) -> list[str]:
@@ -110,9 +146,9 @@ def _other_rows(evaluation: Evaluation, reference: Evaluation, role: str) -> lis
 
 def _set(evaluation: Evaluation, role: str) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """Return the records of the set that plays a role, and what the fingerprint says of it."""
-    sets = evaluation.fingerprint.get("sets")
-    facts = find(sets, role) if isinstance(sets, dict) else None
-    return find(evaluation.examples, role) or {}, facts if isinstance(facts, dict) else {}
+    sets = evaluation.fingerprint.get("sets") or {}
+    name = find({name: name for name in evaluation.examples}, role) or find({name: name for name in sets}, role) or role
+    return evaluation.examples.get(name, {}), sets.get(name, {})
 
 
 def _answers(examples: dict[str, dict[str, Any]]) -> set[str]:

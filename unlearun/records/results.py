@@ -74,19 +74,33 @@ class Results(dict[str, float]):
         return "\n".join([text_table(header, rows, texts=1), *([""] if made_of else []), *made_of])
 
 
-def before_after(before: Mapping[str, float], after: Mapping[str, float]) -> str:
+def before_after(
+    before: Mapping[str, float],
+    after: Mapping[str, float],
+    before_parts: Mapping[str, Sequence[str]] | None = None,
+    after_parts: Mapping[str, Sequence[str]] | None = None,
+) -> str:
     """Lay out two evaluations side by side.
 
     Args:
         before: Values at step 0.
         after: Values at the end.
+        before_parts: What the aggregates at step 0 are made of.
+        after_parts: What those at the end are made of.
 
     Returns:
-        A table with the direction that is better.
+        A table with the direction that is better. Aggregates of different parts are no two values of one thing: they
+        have a dash for the value before, and a line below the table says so.
     """
     names = [name for name in _shown(after) if name in before]
-    rows = [[name, number(before[name]), number(after[name]), better(name)] for name in names]
-    return text_table(["", "before", "after", "better"], rows)
+    first, last = before_parts or {}, after_parts or {}
+    differ = [name for name in names if name in first and name in last and set(first[name]) != set(last[name])]
+    rows = [[n, "-" if n in differ else number(before[n]), number(after[n]), better(n)] for n in names]
+    table = text_table(["", "before", "after", "better"], rows)
+    if not differ:
+        return table
+    note = f"- not compared, because their parts differ before and after: {', '.join(differ)}"
+    return "\n".join([table, "", textwrap.fill(note, WIDTH, subsequent_indent="  ")])
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 0) -> str:

@@ -14,6 +14,8 @@ LOSSES = ("answer_loss", "paraphrase_loss", "wrong_loss")
 TEXTS = ("question", "answer", "generation")
 # exp of more is no double. A ratio this far from 1 says no more by being farther.
 LARGEST_EXPONENT = 700.0
+# -log p is at least 0, but for rounding in the precision that it was computed in.
+LEAST_LOSS = -0.01
 
 
 class Stated(NamedTuple):
@@ -111,17 +113,29 @@ def number(value: Any, where: str) -> float:  # noqa: ANN401 - any JSON value
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise UnlearunError(f"{where} is {_short(value)}; expected a number")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise UnlearunError(f"{where} is {_short(value)}; expected a number that a double holds") from error
 
 
 def _checked(column: str, value: Any, where: str) -> str | float | list[float]:  # noqa: ANN401 - any JSON value
     if column in LOSSES:
-        return [number(loss, where) for loss in (value if isinstance(value, list) else [value])]
+        return [_loss(loss, where) for loss in (value if isinstance(value, list) else [value])]
     if column not in TEXTS:
         return number(value, where)
     if not isinstance(value, str):
         raise UnlearunError(f"{where} is {_short(value)}; expected a text")
     return value
+
+
+def _loss(value: Any, where: str) -> float:  # noqa: ANN401 - any JSON value
+    loss = number(value, where)
+    if loss < LEAST_LOSS:
+        raise UnlearunError(
+            f"{where} is {loss:g}; expected a loss, the mean of -log p over tokens, which is at least 0"
+        )
+    return loss
 
 
 def _short(value: Any) -> str:  # noqa: ANN401 - any JSON value

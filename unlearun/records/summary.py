@@ -56,7 +56,15 @@ class _Summary:
         self.evaluation = evaluation
         self.tables = {name: SetTable(name, rows, seed) for name, rows in evaluation.examples.items()}
         self.reference = reference
-        self.of_reference = {} if reference is None else {n: SetTable(n, r) for n, r in reference.examples.items()}
+        self.of_reference = (
+            {}
+            if reference is None
+            else {
+                # The same seed, name and size give the same resamples, so that differences keep their correlation.
+                name: SetTable(name, rows, seed)
+                for name, rows in reference.examples.items()
+            }
+        )
         self.parts: dict[str, list[str]] = {}
 
     def values(self, custom: list[Score]) -> Iterator[tuple[str, float, Floats | None]]:
@@ -124,8 +132,18 @@ class _Summary:
                 yield from self._reference_attack(members, others)
         retain_area = None if self.reference is None else min_k_area(self.reference)
         if area is not None and retain_area is not None and self._wanted("privleak"):
-            leak = None if resampled is None else privleak(resampled, retain_area)
-            yield "privleak", float(privleak(np.array(area), retain_area)), leak
+            theirs = self._resampled_area()
+            leak = None if resampled is None or theirs is None else privleak(resampled, theirs)
+            yield "privleak", float(privleak(np.array(area), np.array(retain_area))), leak
+
+    def _resampled_area(self) -> Floats | None:
+        """Return the reference's min-k area in each resample; None where it has no scores."""
+        tables = [find(self.of_reference, role) for role in ("forget", "holdout")]
+        known = [table for table in tables if table is not None and table.rows_with(["mia_min_k"])]
+        if len(known) < 2:
+            return None
+        scores = [table.columns(["mia_min_k"])[:, 0] for table in known]
+        return auroc(*scores, *(table.weights(["mia_min_k"]) for table in known))
 
     def _reference_attack(self, members: SetTable, others: SetTable) -> Iterator[tuple[str, float, Floats]]:
         """Compare (S - S_ref) / n of members and others, as far as the reference has the same examples."""

@@ -42,7 +42,7 @@ class SetTable:
         rows = [[self._records[i][name] for name in names] for i in self.rows_with(names)]
         try:
             return np.array(rows, dtype=np.float64).reshape(len(rows), len(names))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise UnlearunError(f"a record of {self.name} holds no number in {' or '.join(names)}: {error}") from error
 
     def weights(self, names: Sequence[str]) -> Floats:
@@ -51,7 +51,9 @@ class SetTable:
         All columns of a set share their resamples, so aggregates of several of them keep their correlation.
         """
         if self._counts is None:
-            generator = np.random.default_rng([self._seed, zlib.crc32(self.name.encode())])
+            # A JSON file can hold half of a surrogate pair.
+            name = self.name.encode("utf-8", "surrogatepass")
+            generator = np.random.default_rng([self._seed, zlib.crc32(name)])
             size = len(self.ids)
             self._counts = generator.multinomial(size, np.full(size, 1 / size), RESAMPLES).astype(np.float64)
         return self._counts[:, self.rows_with(names)]
@@ -59,7 +61,8 @@ class SetTable:
     def score(self, score: Score) -> float | None:
         """Return a score; None when no example has its columns."""
         records = self.columns(score.columns)
-        return score.value(records) if len(records) else None
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return score.value(records) if len(records) else None
 
     def resampled(self, score: Score) -> Floats:
         """Return the score in each resample, ``(R,)``; NaN in those that hold no example with its columns."""

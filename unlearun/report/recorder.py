@@ -15,11 +15,10 @@ from unlearun.data import UnlearningDataModule
 from unlearun.files import write_whole
 from unlearun.methods import UnlearningMethod
 from unlearun.models import save_folder
-from unlearun.records import Evaluation, Results, before_after
+from unlearun.records import Evaluation
 from unlearun.report.run_folder import RunFolder
+from unlearun.report.summary import run_summary
 from unlearun.report.tensorboard import log_evaluation
-
-SHOWN_ROWS = 5
 
 
 class RunRecorder(Callback):
@@ -33,7 +32,8 @@ class RunRecorder(Callback):
     def __init__(self, run_folder: RunFolder | None, write_config: Callable[[Path], None] | None = None) -> None:
         self.run_folder = run_folder
         self.write_config = write_config
-        self.evaluations: dict[int, Evaluation] = {}
+        self.first: Evaluation | None = None  # at step 0
+        self.last: Evaluation | None = None
         self.folder: Path | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -55,22 +55,27 @@ class RunRecorder(Callback):
             self.run_folder.discard()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Read what the run that is resumed, if any, found before its first step: it is not measured again."""
+        """Take over what the run that is resumed, if any, found before its first step: it is not measured again."""
+        self.first = self.last = None
         if trainer.ckpt_path:
             file = Path(trainer.ckpt_path).parent.parent / "eval" / "step=0.json"
             if file.is_file():
-                self.evaluations[0] = Evaluation.read(file)
+                self.first = Evaluation.read(file)
+                self._write(trainer, self.first)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the evaluation that has just ended."""
         if not isinstance(pl_module, UnlearningMethod) or pl_module.evaluation is None:
             return
         evaluation = pl_module.evaluation
-        self.evaluations[evaluation.step] = evaluation
         evaluation.fingerprint.update(_fingerprint(trainer, pl_module))
+        if self.last is not None and self.last.step == evaluation.step and not pl_module.evaluated_fully:
+            return  # no step was taken since, and less was measured
+        self.last = evaluation
+        if evaluation.step == 0 and trainer.state.fn == "fit":
+            self.first = evaluation
+        self._write(trainer, evaluation)
         if trainer.is_global_zero:
-            if self.folder is not None:
-                evaluation.write(self.folder / "eval" / f"step={evaluation.step}.json")
             log_evaluation(trainer.loggers, evaluation)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -104,40 +109,16 @@ class RunRecorder(Callback):
 
     def summary(self) -> str:
         """Return the before/after table and some questions with their answers before and after."""
-        if not self.evaluations:
-            return ""
-        first, last = self.evaluations[min(self.evaluations)], self.evaluations[max(self.evaluations)]
-        parts = [before_after(first.summary, last.summary) if first is not last else str(Results.of(last))]
-        for name in ("forget", "retain"):
-            parts += _shown(name, first, last)
-        return "\n\n".join(parts)
+        return run_summary(self.first, self.last)
+
+    def _write(self, trainer: Trainer, evaluation: Evaluation) -> None:
+        if self.folder is not None and trainer.is_global_zero:
+            evaluation.write(self.folder / "eval" / f"step={evaluation.step}.json")
 
 
 def _our_data(trainer: Trainer) -> UnlearningDataModule | None:
     data = getattr(trainer, "datamodule", None)
     return data if isinstance(data, UnlearningDataModule) else None
-
-
-def _shown(name: str, first: Evaluation, last: Evaluation) -> list[str]:
-    before, after = first.examples.get(name, {}), last.examples.get(name, {})
-    ids = [key for key, record in after.items() if "generation" in record][:SHOWN_ROWS]
-    if not ids:
-        return []
-    lines = [f"{name}:"]
-    for key in ids:
-        question = after[key]["question"] or "(text)"
-        lines.append(f"  {_one_line(question, 100)}")
-        if first is not last and "generation" in before.get(key, {}):
-            lines.append(f"    before: {_one_line(before[key]['generation'], 100)}")
-            lines.append(f"    after:  {_one_line(after[key]['generation'], 100)}")
-        else:
-            lines.append(f"    {_one_line(after[key]['generation'], 100)}")
-    return ["\n".join(lines)]
-
-
-def _one_line(text: str, width: int) -> str:
-    joined = " ".join(text.split())
-    return joined if len(joined) <= width else f"{joined[: width - 3]}..."
 
 
 def _fingerprint(trainer: Trainer, method: UnlearningMethod) -> dict[str, Any]:
@@ -153,6 +134,10 @@ def _fingerprint(trainer: Trainer, method: UnlearningMethod) -> dict[str, Any]:
         facts["checkpoint"] = str(trainer.ckpt_path)
     if data is not None and data.formatter is not None:
         facts.update(data.describe())
+        for name, found in facts["sets"].items():
+            rows = len(method.evaluation.examples.get(name, {})) if method.evaluation is not None else 0
+            if rows != found["rows"]:  # limit_val_batches
+                found.update(rows=rows, partial=True)
     if method.retain_reference is not None:
         facts["retain_reference"] = method.retain_reference
     return facts

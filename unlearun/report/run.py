@@ -60,7 +60,8 @@ def finish(trainer: Trainer, method: UnlearningMethod, data: UnlearningDataModul
     recorder = find_recorder(trainer)
     if recorder is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
         return
-    if recorder.evaluations and (max(recorder.evaluations) < trainer.global_step or not method.evaluated_fully):
+    last = recorder.last
+    if last is None or last.step < trainer.global_step or not method.evaluated_fully:
         trainer.validate(method, datamodule=data, verbose=False)
     show(trainer, recorder.summary())
 
