@@ -47,6 +47,7 @@ def test_the_snippet_of_the_readme_runs_on_pocket(tmp_path, monkeypatch):
     [
         ("grad_ascent", {}),
         ("grad_diff", {"gamma": 2.0, "alpha": 1.0, "retain_loss_type": "KL"}),
+        ("npo", {"beta": 0.5}),
         ("dpo", {"beta": 0.5}),
         ("rmu", {"steering_coeff": 1.5, "target_layer": 1, "adaptive": True}),
         ("simnpo", {"delta": 0.5, "beta": 2.0}),

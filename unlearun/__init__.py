@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from unlearun.data import UnlearningDataModule as UnlearningDataModule
     from unlearun.errors import UnlearunError as UnlearunError
     from unlearun.methods import DPO as DPO
+    from unlearun.methods import NPO as NPO
     from unlearun.methods import RMU as RMU
     from unlearun.methods import GradAscent as GradAscent
     from unlearun.methods import GradDiff as GradDiff
@@ -22,7 +23,7 @@ _HOMES = {
     "unlearun.api": ["Unlearning"],
     "unlearun.data": ["Batch", "UnlearningDataModule"],
     "unlearun.errors": ["UnlearunError"],
-    "unlearun.methods": ["DPO", "RMU", "GradAscent", "GradDiff", "SimNPO", "UnlearningMethod"],
+    "unlearun.methods": ["DPO", "NPO", "RMU", "GradAscent", "GradDiff", "SimNPO", "UnlearningMethod"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -45,7 +45,7 @@ class Unlearning:
     """Unlearn in a few lines of Python.
 
     Args:
-        method: The name of a method, such as "grad_ascent", "grad_diff", "dpo", "rmu", "simnpo".
+        method: The name of a method, such as "grad_ascent", "grad_diff", "npo", "dpo", "rmu", "simnpo".
         model: A hub id, a folder, a GGUF file, ``pocket``, or a model object.
         tokenizer: A hub id, a folder or a tokenizer object. None: the model's own.
         output_dir: The folder of all runs.

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, Trainer
 
 from unlearun.data import UnlearningDataModule, collate
 from unlearun.errors import UnlearunError
-from unlearun.methods import DPO, RMU, GradAscent, GradDiff, SimNPO
+from unlearun.methods import DPO, NPO, RMU, GradAscent, GradDiff, SimNPO
 
 QUIET = {
     "logger": False,
@@ -66,7 +66,7 @@ def test_the_reference_is_the_weights_at_construction():
     assert torch.equal(method.reference.logits(random_batch()), before)
 
 
-@pytest.mark.parametrize("method", [GradAscent, GradDiff, DPO, SimNPO])
+@pytest.mark.parametrize("method", [GradAscent, GradDiff, NPO, DPO, SimNPO])
 def test_all_parameters_get_a_gradient(method):
     batch = random_batch()
     batch.alternate = random_batch(seed=3)

@@ -15,7 +15,7 @@ from lightning.pytorch import Trainer
 from transformers import LlamaForCausalLM
 
 from unlearun.data import Batch, UnlearningDataModule, collate
-from unlearun.methods import DPO, RMU, GradAscent, GradDiff, SimNPO, UnlearningMethod
+from unlearun.methods import DPO, NPO, RMU, GradAscent, GradDiff, SimNPO, UnlearningMethod
 
 STEPS = 20
 
@@ -58,6 +58,7 @@ METHODS = {
     "GradAscent": (GradAscent, {}, 1e-3),
     "GradDiff": (GradDiff, {"alpha": 2.0}, 1e-3),
     "GradDiff-KL": (GradDiff, {"alpha": 2.0, "retain_loss_type": "KL"}, 1e-3),
+    "NPO": (NPO, {"alpha": 4.0}, 1e-3),
     "DPO": (DPO, {"alpha": 4.0}, 1e-3),
     "SimNPO": (SimNPO, {}, 2e-3),
     "RMU": (RMU, {"steering_coeff": 20.0, "alpha": 10.0, "target_layer": 1}, 1e-2),

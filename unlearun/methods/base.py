@@ -25,7 +25,7 @@ from unlearun.models import (
     load_model,
     load_tokenizer,
 )
-from unlearun.ops import token_kl
+from unlearun.ops import sequence_logprobs, token_kl
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -140,6 +140,25 @@ class UnlearningMethod(EvaluatedModule):
             return Term(divergence.sum(), batch.token_count)
         return Term(-self.policy(batch, "logprobs").sum(), batch.token_count)
 
+    def gain(self, batch: Batch) -> Tensor:
+        """Return by how much the answers are likelier than at the start: S - S_ref ``(B,)``, in nats.
+
+        Args:
+            batch: Rows of any set.
+        """
+        total, _ = sequence_logprobs(self.policy(batch, "logprobs"), batch.mask)
+        return total - self.reference.sequence_logprobs(batch)
+
+    def record(self, name: str, share: Tensor) -> None:
+        """Log a mean over the optimizer step as train/NAME, beside the parts of the loss.
+
+        Args:
+            name: What it is.
+            share: What this micro-batch adds to the mean, see `Term`.
+        """
+        share = share.detach()
+        self._step_parts[name] = self._step_parts.get(name, torch.zeros_like(share)) + share
+
     def choose_trainable(self) -> None:
         """Freeze what the method does not train; by default nothing."""
 
@@ -233,7 +252,7 @@ class UnlearningMethod(EvaluatedModule):
         """
         loss, parts = self.total_loss(batch)
         for name, value in parts.items():
-            self._step_parts[name] = self._step_parts.get(name, torch.zeros_like(value)) + value
+            self.record(name, value)
         if self._trainer is None:
             return loss
         # Lightning divides by the accumulation and averages over processes; our denominators know both already.

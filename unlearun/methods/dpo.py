@@ -14,7 +14,6 @@ from unlearun.data import Batch
 from unlearun.errors import UnlearunError, check_bounds
 from unlearun.methods.base import Term, UnlearningMethod
 from unlearun.models import ModelLike
-from unlearun.ops import sequence_logprobs
 
 
 def dpo_loss(alternate_gain: Tensor, original_gain: Tensor, counts: Tensor, beta: float) -> Tensor:
@@ -63,10 +62,5 @@ class DPO(UnlearningMethod):
         """Return the row mean of the DPO loss."""
         if batch.alternate is None:
             raise UnlearunError("DPO needs alternate answers: a Batch with `alternate`")
-        loss = dpo_loss(self._gain(batch.alternate), self._gain(batch), batch.mask.sum(-1), self.beta)
+        loss = dpo_loss(self.gain(batch.alternate), self.gain(batch), batch.mask.sum(-1), self.beta)
         return Term(loss, batch.row_count)
-
-    def _gain(self, batch: Batch) -> Tensor:
-        """Return S - S_ref of each row, ``(B,)``."""
-        total, _ = sequence_logprobs(self.policy(batch, "logprobs"), batch.mask)
-        return total - self.reference.sequence_logprobs(batch)
