@@ -5,6 +5,8 @@ Shapes: B rows, T tokens.
 
 from __future__ import annotations
 
+from importlib import import_module
+from inspect import signature
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -245,7 +247,8 @@ class UnlearningMethod(ReferencedModule):
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning takes many forms
         """Build the optimizer over the trained parameters, and the scheduler, stepped once an epoch."""
         trained = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
-        optimizer = instantiate_class(trained, self.optimizer)
+        precision = "" if self._trainer is None else str(self._trainer.precision)
+        optimizer = instantiate_class(trained, _fused(self.optimizer, precision))
         if self.lr_scheduler is None:
             return optimizer
         scheduler = instantiate_class(optimizer, self.lr_scheduler)
@@ -264,6 +267,18 @@ class UnlearningMethod(ReferencedModule):
             "generation_config": _plain(self.model.generation_config.to_dict()),
             "model_config": {"model_type": self.model.config.model_type, **_plain(self.model.config.to_dict())},
         }
+
+
+def _fused(optimizer: dict[str, Any], precision: str) -> dict[str, Any]:
+    """Choose the implementation that passes the weights once, where there is one and the user has not chosen."""
+    given = optimizer.get("init_args") or {}
+    module, _, name = str(optimizer["class_path"]).rpartition(".")
+    cls = getattr(import_module(module), name, None) if module else None
+    takes = cls is not None and "fused" in signature(cls.__init__).parameters
+    # Under 16-mixed it unscales gradients by itself, and Lightning could not clip them.
+    if not takes or precision == "16-mixed" or {"fused", "foreach", "capturable", "differentiable"} & set(given):
+        return optimizer
+    return {**optimizer, "init_args": {**given, "fused": True}}
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON value
