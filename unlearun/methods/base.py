@@ -62,6 +62,7 @@ class UnlearningMethod(ReferencedModule):
             the reference on them; both are means over tokens.
         gradient_checkpointing: Whether activations are computed again in the backward pass, to save memory.
         dtype: What the weights are kept in; the computing precision is the Trainer's.
+        compile_model: Whether torch.compile translates the decoder, which takes minutes and pays in long runs.
 
     Attributes:
         has_retain_term: Whether the method has a retain loss at all.
@@ -84,6 +85,7 @@ class UnlearningMethod(ReferencedModule):
         retain_loss_type: Literal["NLL", "KL"] = "NLL",
         gradient_checkpointing: bool = False,
         dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32",
+        compile_model: bool = False,
     ) -> None:
         super().__init__(reference, reference_way)
         check_choice("retain_loss_type", retain_loss_type, ("NLL", "KL"))
@@ -93,6 +95,7 @@ class UnlearningMethod(ReferencedModule):
         self.retain_loss_type = retain_loss_type
         self.gradient_checkpointing = gradient_checkpointing
         self.dtype_name = dtype
+        self.compile_model = compile_model
         self.model_name = model if isinstance(model, str) else None
         self.optimizer: dict[str, Any] = OPTIMIZER
         self.lr_scheduler: dict[str, Any] | None = None
@@ -187,6 +190,8 @@ class UnlearningMethod(ReferencedModule):
         self.choose_trainable()
         if self.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
+        if self.compile_model:
+            model.base_model.compile(dynamic=True)
 
     # ---- training -------------------------------------------------------------------------------------------
 
