@@ -237,3 +237,43 @@ def test_a_copy_given_as_reference_is_used():
     given = GradDiff(moved, reference=start, retain_loss_type="KL").reference.logits(batch)
     own = GradDiff(copy.deepcopy(start), retain_loss_type="KL").reference.logits(batch)
     assert torch.allclose(given, own)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "precision", "fused"),
+    [
+        ("AdamW", {}, "32-true", True),
+        ("AdamW", {"fused": False}, "32-true", False),
+        ("AdamW", {"foreach": True}, "32-true", None),
+        ("AdamW", {}, "16-mixed", None),
+        ("SGD", {"lr": 0.1}, "32-true", True),
+        ("Adadelta", {}, "32-true", None),  # has no such form
+    ],
+)
+def test_the_optimizer_is_fused_unless_the_user_or_the_precision_is_against_it(name, given, precision, fused):
+    method = GradDiff(make_llama(), tokenizer=make_tokenizer())
+    method.optimizer = {"class_path": f"torch.optim.{name}", "init_args": given}
+    trainer = Trainer(**QUIET, accelerator="cpu")
+    method.trainer = trainer
+    trainer.strategy.precision_plugin.precision = precision
+    optimizer = method.configure_optimizers()
+    assert optimizer.defaults.get("fused") is fused
+    assert "fused" not in method.optimizer["init_args"] or "fused" in given  # what the run writes is what was asked
+
+
+@pytest.mark.parametrize("cls", [GradDiff, RMU])
+def test_a_compiled_model_gives_the_same_loss_and_gradients(cls, monkeypatch):
+    """The graph is captured; translating it to machine code takes minutes."""
+    whole = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **given: whole(self, backend="eager", **given))
+    batch = {"forget": random_batch(seed=1), "retain": random_batch(seed=2)}
+    found = []
+    for compiled in (False, True):
+        method = cls(make_llama(), compile_model=compiled)
+        loss = method.training_step(batch, 0)
+        loss.backward()
+        grads = [weight.grad for weight in method.policy.parameters() if weight.requires_grad]
+        found.append((loss.detach(), grads, list(method.state_dict())))
+    assert found[0][2] == found[1][2]
+    torch.testing.assert_close(found[1][0], found[0][0], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found[1][1], found[0][1], rtol=1e-3, atol=1e-6)

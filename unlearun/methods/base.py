@@ -5,6 +5,8 @@ Shapes: B rows, T tokens.
 
 from __future__ import annotations
 
+from importlib import import_module
+from inspect import signature
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -14,17 +16,8 @@ from torch import Tensor
 
 from unlearun.data import Batch
 from unlearun.errors import UnlearunError, check_bounds, check_choice
-from unlearun.methods.evaluated import EvaluatedModule
-from unlearun.models import (
-    CHECKPOINT_KEY,
-    FrozenCopy,
-    ModelLike,
-    Policy,
-    Reference,
-    TokenizerLike,
-    load_model,
-    load_tokenizer,
-)
+from unlearun.methods.referenced import ReferencedModule, ReferenceNeed, ReferenceWay
+from unlearun.models import CHECKPOINT_KEY, ModelLike, Policy, TokenizerLike, load_model, load_tokenizer
 from unlearun.ops import sequence_logprobs, token_kl
 
 if TYPE_CHECKING:
@@ -50,22 +43,26 @@ class Term(NamedTuple):
         return self.total / max(self.over, 1)
 
 
-class UnlearningMethod(EvaluatedModule):
+class UnlearningMethod(ReferencedModule):
     """Base of all methods: minimises gamma * forget_loss + alpha * retain_loss.
 
     A method overrides `forget_loss`, rarely `retain_loss`, and says what it needs of a reference. Attributes that its
-    `choose_trainable` or `needs_reference` reads must be set before ``super().__init__``, which takes in the model.
+    `choose_trainable` or `reference_needs` reads must be set before ``super().__init__``, which takes in the model.
 
     Args:
         model: A hub id, a folder, a GGUF file, ``pocket`` (ships with the package), or a model object.
         tokenizer: A hub id, a folder or a tokenizer object. None: the model's own.
         reference: The frozen model that a loss compares with. None: the model as it is at the start.
+        reference_way: How it is kept. "cache": the log-probabilities of all answers, computed once before step 0.
+            "weights": the trained weights as they were, put back while they are asked. "copy": a frozen copy of the
+            whole model. "auto": the cheapest that gives the loss what it needs; all give the same numbers.
         gamma: Weight of the forget loss.
         alpha: Weight of the retain loss.
         retain_loss_type: "NLL", the negative log-likelihood of the retain answers, or "KL", the divergence from
             the reference on them; both are means over tokens.
         gradient_checkpointing: Whether activations are computed again in the backward pass, to save memory.
         dtype: What the weights are kept in; the computing precision is the Trainer's.
+        compile_model: Whether torch.compile translates the decoder, which takes minutes and pays in long runs.
 
     Attributes:
         has_retain_term: Whether the method has a retain loss at all.
@@ -82,13 +79,15 @@ class UnlearningMethod(EvaluatedModule):
         model: ModelLike,
         tokenizer: TokenizerLike | None = None,
         reference: ModelLike | None = None,
+        reference_way: ReferenceWay = "auto",
         gamma: float = 1.0,
         alpha: float = 1.0,
         retain_loss_type: Literal["NLL", "KL"] = "NLL",
         gradient_checkpointing: bool = False,
         dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32",
+        compile_model: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(reference, reference_way)
         check_choice("retain_loss_type", retain_loss_type, ("NLL", "KL"))
         check_bounds(gamma=(gamma, 0.0), alpha=(alpha, 0.0))
         self.gamma = gamma
@@ -96,18 +95,16 @@ class UnlearningMethod(EvaluatedModule):
         self.retain_loss_type = retain_loss_type
         self.gradient_checkpointing = gradient_checkpointing
         self.dtype_name = dtype
+        self.compile_model = compile_model
         self.model_name = model if isinstance(model, str) else None
         self.optimizer: dict[str, Any] = OPTIMIZER
         self.lr_scheduler: dict[str, Any] | None = None
         self._tokenizer = tokenizer
-        self._given_reference = reference
-        self._reference: Reference | None = None
         self._step_parts: dict[str, Tensor] = {}
         if not isinstance(model, str):
             self._adopt(model)
             # The weights may change before the first step asks for the reference, so it is made here.
-            if self.needs_reference:
-                self._reference = self._make_reference()
+            self.keep_reference()
 
     # ---- what a method says ---------------------------------------------------------------------------------
 
@@ -117,9 +114,9 @@ class UnlearningMethod(EvaluatedModule):
         return ("forget", "retain") if self.has_retain_term and self.alpha > 0 else ("forget",)
 
     @property
-    def needs_reference(self) -> bool:
-        """Whether the loss reads the frozen model."""
-        return self.retain_loss_type == "KL" and "retain" in self.trained_sets
+    def reference_needs(self) -> frozenset[ReferenceNeed]:
+        """What the loss reads of the frozen model: "logprobs" of whole answers, "logits", "hidden" states."""
+        return frozenset({"logits"} if self.retain_loss_type == "KL" and "retain" in self.trained_sets else ())
 
     def forget_loss(self, batch: Batch) -> Term:
         """Return what is minimised on the forget set.
@@ -185,13 +182,6 @@ class UnlearningMethod(EvaluatedModule):
             self._tokenizer = load_tokenizer(source)
         return self._tokenizer
 
-    @property
-    def reference(self) -> Reference:
-        """The frozen model, made when first asked for."""
-        if self._reference is None:
-            self._reference = self._make_reference()
-        return self._reference
-
     def configure_model(self) -> None:
         """Load the model, once; Lightning calls this after the data has been checked."""
         # On the CPU: Lightning calls this inside the context of its device, which transformers would take for a
@@ -201,41 +191,27 @@ class UnlearningMethod(EvaluatedModule):
                 if self.model_name is None:
                     raise UnlearunError("there is no model to load")
                 self._adopt(load_model(self.model_name, self.dtype_name))
-            # Before a checkpoint is restored: the reference is the start, not where a resumed run stands.
-            if self.needs_reference and self._reference is None and self._is_fitting():
-                self._reference = self._make_reference()
 
     def on_fit_start(self) -> None:
         """Put the policy in train mode, and the reference in the precision that the policy has by now."""
         self.check_positions()
         self.policy.train()
-        if self._reference is not None:
-            self._reference.convert(self.trainer.precision_plugin.convert_module)
+        self.prepare_reference()
         if any(isinstance(callback, GradientAccumulationScheduler) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
             raise UnlearunError("the accumulation must not change during a run; use trainer.accumulate_grad_batches")
 
     def on_fit_end(self) -> None:
         """Leave the policy ready to answer, and free the device of the reference."""
         self.policy.eval()
-        if self._reference is not None:
-            self._reference.convert(lambda module: module.cpu())
+        self.release_reference()
 
     def _adopt(self, model: PreTrainedModel) -> None:
         self.policy = Policy(model)
         self.choose_trainable()
         if self.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
-
-    def _make_reference(self) -> Reference:
-        given = self._given_reference
-        if given is None:
-            return FrozenCopy(self.model)
-        if isinstance(given, str):
-            return FrozenCopy(load_model(given, self.dtype_name), copy=False)
-        return FrozenCopy(given)
-
-    def _is_fitting(self) -> bool:
-        return self._trainer is not None and self._trainer.state.fn == "fit"
+        if self.compile_model:
+            model.base_model.compile(dynamic=True)
 
     # ---- training -------------------------------------------------------------------------------------------
 
@@ -296,7 +272,8 @@ class UnlearningMethod(EvaluatedModule):
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning takes many forms
         """Build the optimizer over the trained parameters, and the scheduler, stepped once an epoch."""
         trained = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
-        optimizer = instantiate_class(trained, self.optimizer)
+        precision = "" if self._trainer is None else str(self._trainer.precision)
+        optimizer = instantiate_class(trained, _fused(self.optimizer, precision))
         if self.lr_scheduler is None:
             return optimizer
         scheduler = instantiate_class(optimizer, self.lr_scheduler)
@@ -315,6 +292,18 @@ class UnlearningMethod(EvaluatedModule):
             "generation_config": _plain(self.model.generation_config.to_dict()),
             "model_config": {"model_type": self.model.config.model_type, **_plain(self.model.config.to_dict())},
         }
+
+
+def _fused(optimizer: dict[str, Any], precision: str) -> dict[str, Any]:
+    """Choose the implementation that passes the weights once, where there is one and the user has not chosen."""
+    given = optimizer.get("init_args") or {}
+    module, _, name = str(optimizer["class_path"]).rpartition(".")
+    cls = getattr(import_module(module), name, None) if module else None
+    takes = cls is not None and "fused" in signature(cls.__init__).parameters
+    # Under 16-mixed it unscales gradients by itself, and Lightning could not clip them.
+    if not takes or precision == "16-mixed" or {"fused", "foreach", "capturable", "differentiable"} & set(given):
+        return optimizer
+    return {**optimizer, "init_args": {**given, "fused": True}}
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON value

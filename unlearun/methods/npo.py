@@ -13,6 +13,7 @@ from torch.nn.functional import logsigmoid
 from unlearun.data import Batch
 from unlearun.errors import check_bounds
 from unlearun.methods.base import Term, UnlearningMethod
+from unlearun.methods.referenced import ReferenceNeed
 from unlearun.models import ModelLike
 
 
@@ -69,9 +70,9 @@ class NPO(UnlearningMethod):
         self.beta = beta
 
     @property
-    def needs_reference(self) -> bool:
-        """The forget loss reads it."""
-        return True
+    def reference_needs(self) -> frozenset[ReferenceNeed]:
+        """The forget loss reads the log-probability of each answer."""
+        return super().reference_needs | {"logprobs"}
 
     def forget_loss(self, batch: Batch) -> Term:
         """Return the row mean of the NPO loss."""

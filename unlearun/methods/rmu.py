@@ -13,6 +13,7 @@ from torch import Tensor
 from unlearun.data import Batch
 from unlearun.errors import check_bounds
 from unlearun.methods.base import Term, UnlearningMethod
+from unlearun.methods.referenced import ReferenceNeed
 from unlearun.models import ModelLike, check_layer, find_layers, output_projection
 
 
@@ -90,9 +91,9 @@ class RMU(UnlearningMethod):
         super().__init__(model, alpha=alpha, retain_loss_type="NLL", **kwargs)
 
     @property
-    def needs_reference(self) -> bool:
+    def reference_needs(self) -> frozenset[ReferenceNeed]:
         """The retain loss, and the adaptive forget loss, read its hidden states."""
-        return self.alpha > 0 or self.adaptive
+        return frozenset({"hidden"} if self.alpha > 0 or self.adaptive else ())
 
     def choose_trainable(self) -> None:
         """Train the MLP output projections of layers ℓ-2 to ℓ, and nothing else."""

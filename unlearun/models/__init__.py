@@ -6,12 +6,16 @@ from unlearun.models.gradients import gradient_norms
 from unlearun.models.layers import check_layer, find_layers, output_projection
 from unlearun.models.loading import ModelLike, TokenizerLike, load_model, load_tokenizer
 from unlearun.models.policy import Policy
-from unlearun.models.reference import FrozenCopy, Reference
+from unlearun.models.reference import FrozenCopy, LiveReference, OriginalWeights, Reference
+from unlearun.models.reference_cache import CachedLogprobs, weights_digest
 
 __all__ = [
     "CHECKPOINT_KEY",
+    "CachedLogprobs",
     "FrozenCopy",
+    "LiveReference",
     "ModelLike",
+    "OriginalWeights",
     "Policy",
     "Reference",
     "TokenizerLike",
@@ -24,4 +28,5 @@ __all__ = [
     "load_tokenizer",
     "output_projection",
     "save_folder",
+    "weights_digest",
 ]

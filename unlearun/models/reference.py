@@ -5,9 +5,9 @@ Shapes: B rows, T tokens, N labelled tokens of the batch in row order, V vocabul
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
 from typing import TYPE_CHECKING
 
@@ -20,8 +20,6 @@ from unlearun.ops import sequence_logprobs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-log = logging.getLogger(__name__)
 
 
 class Reference(ABC):
@@ -47,8 +45,103 @@ class Reference(ABC):
             change: Takes a module and returns it changed.
         """
 
+    @abstractmethod
+    def describe(self) -> str:
+        """Say in a few words what is kept."""
 
-class FrozenCopy(Reference):
+    @abstractmethod
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield name and value of every weight that its numbers come from."""
+
+
+class LiveReference(Reference):
+    """A reference that runs a policy when it is asked."""
+
+    @abstractmethod
+    def running(self, device: torch.device) -> AbstractContextManager[nn.Module]:
+        """Give the policy as it was at the start, without dropout, for as long as the context lasts.
+
+        Args:
+            device: Where it must run.
+        """
+
+    @torch.no_grad()
+    def sequence_logprobs(self, batch: Batch) -> Tensor:
+        """See `Reference`."""
+        with self.running(batch.input_ids.device) as policy:
+            return sequence_logprobs(policy(batch, "logprobs"), batch.mask)[0]
+
+    @torch.no_grad()
+    def logits(self, batch: Batch) -> Tensor:
+        """See `Reference`."""
+        with self.running(batch.input_ids.device) as policy:
+            logits: Tensor = policy(batch, "logits")
+            return logits
+
+    @torch.no_grad()
+    def hidden(self, batch: Batch, layer: int) -> Tensor:
+        """See `Reference`."""
+        with self.running(batch.input_ids.device) as policy:
+            hidden: Tensor = policy(batch, "hidden", layer)
+            return hidden
+
+
+class OriginalWeights(LiveReference):
+    """The weights that are trained, as they were, put back into the policy while it is asked.
+
+    What is frozen is shared, so it takes as much memory as what is trained: next to nothing where that is a few
+    matrices, and one copy of the model where all of it is.
+
+    Args:
+        policy: The model as it is now.
+        keep: False keeps nothing: then the policy must not have been trained yet when it is asked.
+    """
+
+    def __init__(self, policy: Policy, keep: bool = True) -> None:
+        self.policy = policy
+        trained = {name: weight for name, weight in policy.named_parameters() if weight.requires_grad}
+        self._kept = {name: weight.detach().clone() for name, weight in trained.items()} if keep else {}
+
+    @contextmanager
+    def running(self, device: torch.device) -> Iterator[nn.Module]:
+        """See `LiveReference`."""
+        was_training = self.policy.training
+        self.policy.eval()
+        self._swap()
+        try:
+            yield self.policy
+        finally:
+            self._swap()
+            self.policy.train(was_training)
+
+    def convert(self, change: Callable[[nn.Module], nn.Module]) -> None:
+        """Follow the policy: kept weights take its device and precision when they are put back."""
+
+    def describe(self) -> str:
+        """See `Reference`."""
+        size = sum(weight.numel() * weight.element_size() for weight in self._kept.values())
+        return f"the trained weights as they were at the start ({size / 1e9:.2f} GB)"
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """See `Reference`."""
+        for name, weight in self.policy.named_parameters():
+            yield name, self._kept.get(name, weight).detach()
+
+    def _swap(self) -> None:
+        """Exchange the policy's weights and the kept ones."""
+        for name, weight in self.policy.named_parameters():
+            if name not in self._kept:
+                continue
+            kept = self._kept[name].to(weight.device, weight.dtype)
+            if type(weight.data) is Tensor:
+                # No copy, and nothing that autograd could notice: the backward pass finds the weight as it was.
+                self._kept[name], weight.data = weight.data, kept
+            else:  # a shard, whose storage its owner knows
+                self._kept[name] = weight.detach().clone()
+                weight.detach().copy_(kept)
+
+
+class FrozenCopy(LiveReference):
     """A copy of the whole model, from the weights in memory.
 
     Args:
@@ -59,30 +152,22 @@ class FrozenCopy(Reference):
     def __init__(self, model: PreTrainedModel, copy: bool = True) -> None:
         frozen = Policy(deepcopy(model) if copy else model).requires_grad_(False)
         self.policy: nn.Module = frozen.eval()
-        size = sum(p.numel() * p.element_size() for p in frozen.parameters())
-        log.info("reference: a frozen copy of the whole model (%.2f GB)", size / 1e9)
 
-    @torch.no_grad()
-    def sequence_logprobs(self, batch: Batch) -> Tensor:
-        """See `Reference`."""
-        logprobs = self._on(batch)(batch, "logprobs")
-        return sequence_logprobs(logprobs, batch.mask)[0]
-
-    @torch.no_grad()
-    def logits(self, batch: Batch) -> Tensor:
-        """See `Reference`."""
-        logits: Tensor = self._on(batch)(batch, "logits")
-        return logits
-
-    @torch.no_grad()
-    def hidden(self, batch: Batch, layer: int) -> Tensor:
-        """See `Reference`."""
-        hidden: Tensor = self._on(batch)(batch, "hidden", layer)
-        return hidden
+    @contextmanager
+    def running(self, device: torch.device) -> Iterator[nn.Module]:
+        """See `LiveReference`."""
+        self.policy = self.policy.to(device)
+        yield self.policy
 
     def convert(self, change: Callable[[nn.Module], nn.Module]) -> None:
         """See `Reference`."""
         self.policy = change(self.policy)
 
-    def _on(self, batch: Batch) -> nn.Module:
-        return self.policy.to(batch.input_ids.device)
+    def describe(self) -> str:
+        """See `Reference`."""
+        size = sum(weight.numel() * weight.element_size() for _, weight in self.weights())
+        return f"a frozen copy of the whole model ({size / 1e9:.2f} GB)"
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """See `Reference`."""
+        yield from self.policy.named_parameters()

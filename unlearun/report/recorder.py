@@ -43,6 +43,8 @@ class RunRecorder(Callback):
         if self.run_folder is None or self.folder is not None:
             return
         self.folder = self.run_folder.share(trainer)
+        if isinstance(pl_module, UnlearningMethod):
+            pl_module.run_folder = self.folder
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(self.folder / "checkpoints")

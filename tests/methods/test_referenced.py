@@ -1,0 +1,164 @@
+"""However the reference is kept, a method makes the same steps."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from conftest import FORGET, RETAIN, make_gpt2, make_llama, make_tokenizer
+from lightning.pytorch import Trainer
+
+from unlearun import Unlearning, UnlearunError
+from unlearun.data import UnlearningDataModule
+from unlearun.methods import DPO, RMU, GradDiff
+from unlearun.models import CachedLogprobs, FrozenCopy, OriginalWeights
+
+QUIET = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+MAKE = {"llama": make_llama, "gpt2": make_gpt2}
+CASES = {
+    "dpo": (DPO, {}),
+    "dpo with KL": (DPO, {"retain_loss_type": "KL"}),
+    "grad_diff with KL": (GradDiff, {"retain_loss_type": "KL", "gamma": 0.2}),
+    "rmu": (RMU, {"target_layer": 1, "steering_coeff": 20.0, "adaptive": True}),
+}
+
+
+def steps_of(method, epochs=10, batch_size=2, **trainer):
+    """The losses of each step: 4 forget rows, so two steps an epoch."""
+    losses = []
+    before = method.on_before_optimizer_step
+
+    def noted(optimizer):
+        losses.append([value.item() for value in method._step_parts.values()])
+        before(optimizer)
+
+    method.on_before_optimizer_step = noted
+    method.optimizer = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.05}}
+    data = UnlearningDataModule(FORGET, RETAIN, batch_size=batch_size)
+    fit = Trainer(max_epochs=epochs, limit_val_batches=0, accelerator="cpu", **QUIET, **trainer)
+    fit.fit(method, datamodule=data)
+    return losses
+
+
+@pytest.mark.parametrize("family", MAKE)
+@pytest.mark.parametrize("case", CASES)
+def test_every_way_makes_the_same_twenty_steps(case, family):
+    cls, arguments = CASES[case]
+    ways = ("copy", "weights", "cache") if case == "dpo" else ("copy", "weights")
+    kept = {"copy": FrozenCopy, "weights": OriginalWeights, "cache": CachedLogprobs}
+    losses = {}
+    for way in ways:
+        model = MAKE[family]().double()
+        method = cls(model, tokenizer=make_tokenizer(), reference_way=way, dtype="float64", **arguments)
+        losses[way] = torch.tensor(steps_of(method), dtype=torch.float64)
+        assert isinstance(method.reference, kept[way])
+    assert losses["copy"].shape[0] == 20
+    assert (losses["copy"][0] - losses["copy"][-1]).abs().max() > 1e-3  # there was something to follow
+    for way in ways[1:]:
+        torch.testing.assert_close(losses[way], losses["copy"], rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [("dpo", CachedLogprobs), ("dpo with KL", OriginalWeights), ("rmu", OriginalWeights)],
+)
+def test_the_cheapest_way_is_chosen_and_said(case, expected, caplog):
+    cls, arguments = CASES[case]
+    method = cls(make_llama(), tokenizer=make_tokenizer(), **arguments)
+    with caplog.at_level("INFO", logger="unlearun"):
+        steps_of(method, epochs=1)
+    assert isinstance(method.reference, expected)
+    (line,) = [record.getMessage() for record in caplog.records if record.getMessage().startswith("reference:")]
+    assert line == f"reference: {method.reference.describe()}"
+
+
+def test_a_cache_that_cannot_be_is_an_error():
+    method = GradDiff(make_llama(), tokenizer=make_tokenizer(), retain_loss_type="KL", reference_way="cache")
+    with pytest.raises(UnlearunError, match="the loss of GradDiff reads logits: use auto"):
+        steps_of(method, epochs=1)
+    with pytest.raises(UnlearunError, match="reference_way is 'cach'"):
+        GradDiff(make_llama(), tokenizer=make_tokenizer(), reference_way="cach")
+
+
+def test_another_model_is_asked_once_and_let_go():
+    other = make_llama(seed=1)
+    losses = {}
+    for way in ("copy", "cache"):
+        method = DPO(make_llama(), reference=other, tokenizer=make_tokenizer(), reference_way=way)
+        losses[way] = torch.tensor(steps_of(method, epochs=2))
+    torch.testing.assert_close(losses["cache"], losses["copy"], rtol=1e-5, atol=1e-6)
+    assert losses["copy"][0, 1] != pytest.approx(20 * torch.tensor(2.0).log().item(), rel=1e-3)  # not the start itself
+
+
+def test_dropout_stays_out_of_the_cache():
+    """The policy trains with dropout, the reference's numbers are those of eval mode."""
+    tables = []
+    for _ in range(2):
+        method = DPO(make_gpt2(dropout=0.5), tokenizer=make_tokenizer())
+        steps_of(method, epochs=1)
+        tables.append(method.reference.values)
+    assert tables[0] == tables[1]
+    plain = DPO(make_gpt2(dropout=0.0), tokenizer=make_tokenizer())
+    steps_of(plain, epochs=1)
+    assert tables[0] == pytest.approx(plain.reference.values)
+
+
+# ---- in a run folder ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tiny(tmp_path, files, monkeypatch):
+    """Runs DPO on a tiny model by name, and returns the method and the run folder."""
+    monkeypatch.chdir(tmp_path)
+    make_llama().save_pretrained(tmp_path / "tiny")
+    make_tokenizer().save_pretrained(tmp_path / "tiny")
+
+    def run(**trainer):
+        unlearner = Unlearning("dpo", "tiny")
+        unlearner.load_data(*map(str, files), batch_size=2, max_new_tokens=2)
+        folder = unlearner.run(learning_rate=0.01, enable_progress_bar=False, accelerator="cpu", **trainer)
+        return unlearner.method, folder
+
+    return run
+
+
+def test_it_is_kept_in_the_run_folder_and_in_no_checkpoint(tiny):
+    method, folder = tiny(num_epochs=1)
+    stored = json.loads((folder / "reference.json").read_text())
+    assert len(stored["rows"]) == 2 * len(FORGET)  # answers and refusals
+    assert set(stored["origin"]) == {"weights", "dtype", "precision"}
+    assert {int(key): value for key, value in stored["rows"].items()} == method.reference.values
+    (checkpoint,) = (folder / "checkpoints").glob("*.ckpt")
+    trained = sum(weight.numel() * weight.element_size() for weight in method.policy.parameters())
+    assert checkpoint.stat().st_size < 3.2 * trained + 200_000  # weights and Adam's two moments
+
+
+@pytest.mark.parametrize("spoil", [None, "weights", "rows", "file"])
+def test_a_resumed_run_takes_what_fits_and_else_computes_it_from_the_start(tiny, spoil, caplog):
+    whole, _ = tiny(num_epochs=2)
+    first, folder = tiny(num_epochs=1)
+    (checkpoint,) = (folder / "checkpoints").glob("*.ckpt")
+    file = folder / "reference.json"
+    stored = json.loads(file.read_text())
+    if spoil == "weights":
+        stored["origin"]["weights"] = "another"
+    elif spoil == "rows":
+        stored["rows"].popitem()
+    file.write_text("{" if spoil == "file" else json.dumps(stored))
+    with caplog.at_level("INFO", logger="unlearun"):
+        resumed = resume(checkpoint)
+    said = any("it is computed again" in record.getMessage() for record in caplog.records)
+    assert said == (spoil is not None)
+    assert resumed.reference.values == pytest.approx(first.reference.values)
+    for one, other in zip(resumed.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def resume(checkpoint):
+    method = DPO("tiny", tokenizer=make_tokenizer())
+    method.optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}}
+    data = UnlearningDataModule(FORGET, RETAIN, batch_size=2)
+    trainer = Trainer(max_epochs=2, limit_val_batches=0, accelerator="cpu", **QUIET)
+    trainer.fit(method, datamodule=data, ckpt_path=str(checkpoint), weights_only=True)
+    return method

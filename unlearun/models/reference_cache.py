@@ -1,0 +1,137 @@
+"""The reference's log-probability of every answer, computed once, so that no second model is kept.
+
+Shapes: B rows, T tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unlearun.data import Batch
+from unlearun.files import write_whole
+from unlearun.models.reference import Reference
+
+FILE = "reference.json"
+
+
+class CachedLogprobs(Reference):
+    """S_ref of known answers.
+
+    An answer is known by its content, prompt included, so a value can never be that of another row.
+
+    Args:
+        values: For the key of each row its S_ref, in nats.
+        origin: What the values depend on beside the row: weights, dtype, precision.
+    """
+
+    def __init__(self, values: dict[int, float], origin: dict[str, Any]) -> None:
+        self.values = values
+        self.origin = origin
+
+    @classmethod
+    def compute(cls, reference: Reference, batches: Iterable[Batch], origin: dict[str, Any]) -> CachedLogprobs:
+        """Ask a reference for all rows of some batches.
+
+        Args:
+            reference: The frozen start.
+            batches: On the device where it runs.
+            origin: See `CachedLogprobs`.
+        """
+        values: dict[int, float] = {}
+        for batch in batches:
+            values.update(zip(row_keys(batch), reference.sequence_logprobs(batch).tolist(), strict=True))
+        return cls(values, origin)
+
+    def sequence_logprobs(self, batch: Batch) -> Tensor:
+        """See `Reference`; 0 of a row without labels.
+
+        Raises:
+            KeyError: A row is not known.
+        """
+        found = [0.0 if empty else self.values[key] for key, empty in _rows(batch)]
+        exact = self.origin.get("dtype") == "torch.float64"
+        return torch.tensor(found, dtype=torch.float64 if exact else torch.float32, device=batch.labels.device)
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Not kept."""
+        raise NotImplementedError("a cache of log-probabilities has no logits")
+
+    def hidden(self, batch: Batch, layer: int) -> Tensor:
+        """Not kept."""
+        raise NotImplementedError("a cache of log-probabilities has no hidden states")
+
+    def convert(self, change: Callable[[nn.Module], nn.Module]) -> None:
+        """Nothing to change: these are plain numbers."""
+
+    def describe(self) -> str:
+        """See `Reference`."""
+        return f"the log-probabilities of {len(self.values)} answers, computed once"
+
+    def weights(self) -> Iterable[tuple[str, Tensor]]:  # type: ignore[override]
+        """None are kept."""
+        return iter(())
+
+    def write(self, folder: Path) -> None:
+        """Write it into a run folder, whole or not at all."""
+        rows = {str(key): value for key, value in self.values.items()}
+        write_whole(folder / FILE, json.dumps({"origin": self.origin, "rows": rows}))
+
+    @classmethod
+    def read(cls, folder: Path) -> CachedLogprobs | None:
+        """Read what `write` wrote; None where there is nothing that can be read."""
+        try:
+            stored = json.loads((folder / FILE).read_text(encoding="utf-8"))
+            return cls({int(key): float(value) for key, value in stored["rows"].items()}, stored["origin"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+    def knows(self, batches: Iterable[Batch]) -> bool:
+        """Say whether every row of some batches is known."""
+        return all(key in self.values for batch in batches for key in row_keys(batch))
+
+
+def row_keys(batch: Batch) -> list[int]:
+    """Return a number for each row that follows from its tokens and labels alone, whatever the padding.
+
+    Args:
+        batch: Rows.
+
+    Returns:
+        B keys of 63 bits.
+    """
+    return [key for key, _ in _rows(batch)]
+
+
+def weights_digest(reference: Reference) -> str:
+    """Return 16 hexadecimal digits that change when any weight of a reference does.
+
+    Args:
+        reference: With the weights that its numbers come from.
+    """
+    state = hashlib.sha256()
+    for name, weight in reference.weights():
+        local: Any = weight.to_local() if hasattr(weight, "to_local") else weight  # a shard stands for itself
+        values = local.detach().double().flatten()
+        # Sums catch any change of one weight, the second any exchange of two.
+        place = torch.linspace(1, 2, len(values), dtype=torch.float64, device=values.device)
+        sums = [float(values.sum()), float(values @ place)]
+        state.update(json.dumps([name, list(weight.shape), *sums]).encode())
+    return state.hexdigest()[:16]
+
+
+def _rows(batch: Batch) -> list[tuple[int, bool]]:
+    """Return key and emptiness of each row."""
+    found = []
+    columns = zip(batch.input_ids.tolist(), batch.attention_mask.tolist(), batch.labels.tolist(), strict=True)
+    for ids, mask, labels in columns:
+        real = [(token, label) for token, seen, label in zip(ids, mask, labels, strict=True) if seen]
+        content = hashlib.sha256(json.dumps(real).encode()).digest()
+        found.append((int.from_bytes(content[:8], "big") >> 1, all(label == -100 for _, label in real[1:])))
+    return found
