@@ -133,7 +133,7 @@ def test_whole_numbers_are_read_as_floats(tmp_path):
         ("forgetting_curve", "utility"),
         ("retained", "utility"),
         ("holdouts", "utility"),
-        ("holdout10", "utility"),
+        ("holdout10", "holdout"),
         ("Forget", "utility"),
         ("not_forget", "utility"),
         ("", "utility"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
@@ -27,15 +28,16 @@ def role_of(name: str) -> str:
     """Say what part an evaluated set plays: the one that it is named after, else it is knowledge to keep.
 
     Args:
-        name: The set: a role, or a role and more after an underscore or a hyphen.
+        name: The set: a role, alone or before a digit, an underscore or a hyphen.
 
     Returns:
         "forget", "retain", "holdout" or "utility".
 
-    >>> role_of("forget_paraphrased"), role_of("real_authors"), role_of("forgetting_curve")
-    ('forget', 'utility', 'utility')
+    >>> role_of("forget_paraphrased"), role_of("retain90"), role_of("forgetting_curve")
+    ('forget', 'retain', 'utility')
     """
-    return next((role for role in ROLES if name == role or name.startswith((f"{role}_", f"{role}-"))), "utility")
+    named = re.match(rf"({'|'.join(ROLES)})(?=$|[_\-\d])", name)
+    return named[1] if named else "utility"
 
 
 @dataclass
