@@ -114,7 +114,10 @@ def test_nothing_after_the_layer_runs(family):
         layers[index] = Boom()
     name = next(name for name, module in model.named_modules() if module is model.get_output_embeddings())
     model.set_submodule(name, Boom())
-    torch.testing.assert_close(Policy(model)(batch, "hidden", 1), expected, rtol=0, atol=1e-6)
+    policy = Policy(model)
+    for _ in range(2):  # the first time it also tries what the architecture can
+        runs.clear()
+        torch.testing.assert_close(policy(batch, "hidden", 1), expected, rtol=0, atol=1e-6)
     assert runs == [0, 1]
 
 

@@ -11,6 +11,7 @@ from transformers import BloomConfig, BloomForCausalLM
 from unlearun.data import Batch
 from unlearun.errors import UnlearunError
 from unlearun.models import Policy
+from unlearun.models import policy as policy_module
 from unlearun.ops import TokenStats
 
 WANTED = ("logprobs", "stats", "logits")
@@ -162,12 +163,11 @@ def test_statistics_make_few_logits_at_a_time():
     model = make_family("llama")
     policy = Policy(model)
     batch = random_batch(rows=10, tokens=60)
-    seen = []
-    model.lm_head.register_forward_hook(lambda _module, inputs, _output: seen.append(len(inputs[0])))
+    heads = noted_heads(model)
     policy._head_is_known = True
     stats = policy(batch, "stats")
-    assert sum(seen) == int(batch.mask.sum()) > 300
-    assert max(seen) <= 128
+    assert sum(heads) == int(batch.mask.sum()) > 300
+    assert max(heads) <= 128
     expected = reference(model, batch)
     torch.testing.assert_close(stats.logprobs, expected["stats"], rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(stats.deviation, expected["deviation"], rtol=1e-9, atol=1e-9)
@@ -230,17 +230,86 @@ def test_a_label_at_the_first_token_is_ignored():
     assert (labels[:, 0] != -100).all()  # and the caller's labels stay as they were
 
 
-@pytest.mark.parametrize("family", ["llama-tied", "gpt2", "opt-projected"])
-def test_gradients_equal_those_of_the_full_forward(family):
-    """Of the sum of log-probabilities; with a tied head both uses of the embeddings add up."""
-    model = make_family(family)
-    batch = random_batch(vocabulary=VOCABULARY)
-    reference(model, batch)["logprobs"].sum().backward()
-    expected = {name: p.grad.clone() for name, p in model.named_parameters()}
+def gradients(model, logprobs, seed=0):
+    """Of all parameters, of a sum in which every log-probability has another weight."""
+    weights = torch.randn(logprobs.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     model.zero_grad()
-    Policy(model)(batch, "logprobs").sum().backward()
-    for name, parameter in model.named_parameters():
-        torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-9, atol=1e-9)
+    (weights * logprobs).sum().backward()
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+def noted_heads(model):
+    """How many tokens the head maps each time."""
+    seen = []
+    model.get_output_embeddings().register_forward_hook(lambda _module, inputs, _output: seen.append(len(inputs[0])))
+    return seen
+
+
+@pytest.mark.parametrize("chunk", [10_000, 7])
+@pytest.mark.parametrize("family", ["llama-tied", "gpt2", "opt-projected", "gemma2", "gemma3", *SCALED])
+def test_gradients_equal_those_of_the_full_forward(family, chunk, monkeypatch):
+    """With a tied head both uses of the embeddings add up. Logits of few labels are kept, those of many made again."""
+    monkeypatch.setattr(policy_module, "KEPT_LOGITS", chunk * VOCABULARY)
+    model = make_family(family)
+    batch = random_batch(rows=4, vocabulary=VOCABULARY)
+    expected = gradients(model, reference(model, batch)["logprobs"])
+    policy, heads = Policy(model), noted_heads(model)
+    policy._head_is_known = True
+    got = gradients(model, policy(batch, "logprobs"))
+    for name, value in got.items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-9, atol=1e-9, msg=name)
+    labels = int(batch.mask.sum())
+    assert sum(heads) == (labels if chunk > labels else 2 * labels)
+    assert max(heads) == min(chunk, labels)
+
+
+@pytest.mark.parametrize("chunk", [10_000, 7])
+def test_gradients_under_autocast_are_near_those_of_full_precision(chunk, monkeypatch):
+    """Those of bfloat16 logits; the head's own weight is rounded there too."""
+    monkeypatch.setattr(policy_module, "KEPT_LOGITS", chunk * VOCABULARY)
+    model = make_family("llama-tied", torch.float32)
+    batch = random_batch(rows=4, vocabulary=VOCABULARY)
+    expected = gradients(model, reference(model, batch)["logprobs"])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logprobs = Policy(model)(batch, "logprobs")
+    assert logprobs.dtype == torch.float32
+    for name, value in gradients(model, logprobs).items():
+        assert value.dtype == torch.float32
+        assert (value - expected[name]).norm() < 0.05 * expected[name].norm(), name
+
+
+def test_without_a_gradient_few_logits_exist_at_a_time():
+    model = make_family("llama")
+    batch = random_batch(rows=10, tokens=60)
+    policy, heads = Policy(model), noted_heads(model)
+    policy._head_is_known = True
+    with torch.no_grad():
+        found = policy(batch, "logprobs")
+    assert sum(heads) == int(batch.mask.sum()) > 300
+    assert max(heads) <= 128
+    torch.testing.assert_close(found, reference(model, batch)["logprobs"], rtol=1e-9, atol=1e-9)
+
+
+def test_one_backward_pass_a_forward():
+    """The logits have become their own gradient; a second pass would be wrong and is refused."""
+    policy = Policy(make_llama())
+    total = policy(random_batch(), "logprobs").sum()
+    total.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="run the policy again"):
+        total.backward()
+
+
+def test_logprobs_of_a_frozen_head_reach_what_is_below_it():
+    model = make_family("llama")
+    batch = random_batch(vocabulary=VOCABULARY)
+    gradients(model, reference(model, batch)["logprobs"])
+    expected = model.model.layers[0].mlp.up_proj.weight.grad.clone()
+    model.requires_grad_(False)
+    model.model.layers[0].mlp.up_proj.requires_grad_(True)
+    model.zero_grad()
+    weights = torch.randn(batch.labels.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    (weights * Policy(model)(batch, "logprobs")).sum().backward()
+    torch.testing.assert_close(model.model.layers[0].mlp.up_proj.weight.grad, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_low_precision_is_reduced_in_float32():

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from allocations import Largest
 from torch.nn import functional
 
 from unlearun.ops import token_kl
@@ -40,3 +41,69 @@ def test_half_precision_is_computed_in_fp32():
     found = token_kl(reference, logits)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, token_kl(reference.float(), logits.float()))
+
+
+def plain_kl(reference, logits):
+    """As the formula is written, over all tokens at once."""
+    expected = reference.log_softmax(-1)
+    return (expected.exp() * (expected - logits.log_softmax(-1))).sum(-1)
+
+
+@pytest.mark.parametrize("tokens", [1, 31, 33, 100])
+def test_value_and_gradient_are_those_of_the_formula_on_either_side_of_a_chunk(tokens):
+    generator = torch.Generator().manual_seed(0)
+    reference, logits, weights = (3 * torch.randn(tokens, 9, generator=generator).double() for _ in range(3))
+    found, expected = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    for function, variable in ((token_kl, found), (plain_kl, expected)):
+        (function(reference, variable) * weights[:, 0]).sum().backward()
+    torch.testing.assert_close(token_kl(reference, logits), plain_kl(reference, logits), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found.grad, expected.grad, rtol=1e-12, atol=1e-12)
+
+
+def test_gradcheck_and_none_to_the_reference():
+    reference, logits = (2 * torch.randn(2, 40, 5, dtype=torch.float64)).unbind()
+    assert torch.autograd.gradcheck(lambda ours: token_kl(reference, ours), logits.requires_grad_())
+    reference.requires_grad_()
+    token_kl(reference, logits).sum().backward()
+    assert reference.grad is None
+
+
+def test_half_precision_gets_its_gradient_in_half_precision():
+    reference, logits = (2 * torch.randn(2, 40, 5)).bfloat16().unbind()
+    full = logits.detach().float().requires_grad_()
+    plain_kl(reference.float(), full).sum().backward()
+    logits.requires_grad_()
+    token_kl(reference, logits).sum().backward()
+    assert logits.grad.dtype == torch.bfloat16
+    torch.testing.assert_close(logits.grad, full.grad.bfloat16())
+
+
+def test_forbidden_tokens_have_no_part():
+    """Both forbid a token: as if it were not there. Ref alone: it adds nothing. π alone: infinite."""
+    never = torch.full((1, 1), -torch.inf)
+    logits = torch.cat([QUARTERS, never], dim=-1).requires_grad_()
+    both = token_kl(torch.cat([HALVES, never], dim=-1), logits)
+    both.sum().backward()
+    assert both.item() == pytest.approx(0.5 * math.log(4 / 3))
+    torch.testing.assert_close(logits.grad, torch.tensor([[0.25 - 0.5, 0.75 - 0.5, 0.0]]))
+    even = torch.zeros(1, 3)  # ½ ln (½ · 3) twice
+    assert token_kl(torch.cat([HALVES, never], dim=-1), even).item() == pytest.approx(math.log(1.5))
+    assert token_kl(even, torch.cat([HALVES, never], dim=-1)).item() == math.inf
+
+
+def test_no_tokens():
+    nothing = torch.zeros(0, 7, requires_grad=True)
+    found = token_kl(torch.zeros(0, 7), nothing)
+    assert found.shape == (0,)
+    found.sum().backward()
+    assert nothing.grad.shape == (0, 7)
+
+
+def test_only_the_gradient_is_as_large_as_the_logits():
+    reference, logits = torch.randn(2, 400, 50)
+    with Largest() as forward:
+        found = token_kl(reference, logits.requires_grad_()).sum()
+    with Largest() as backward:
+        found.backward()
+    assert max(forward.sizes) <= 64 * 50
+    assert [size for size in backward.sizes if size > 64 * 50] == [400 * 50]

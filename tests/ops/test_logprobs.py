@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from allocations import Largest
 
 from unlearun.ops import TokenStats, answer_mask, logprobs, sequence_logprobs, token_logprobs, token_stats
 
@@ -48,6 +49,70 @@ def test_the_gradient_is_one_hot_minus_softmax():
     logits = torch.tensor([[0.0, math.log(3)]], requires_grad=True)
     token_logprobs(logits, torch.tensor([1])).sum().backward()
     torch.testing.assert_close(logits.grad, torch.tensor([[-0.25, 0.25]]))
+
+
+@pytest.mark.parametrize("consume", [False, True])
+@pytest.mark.parametrize("tokens", [1, 31, 33, 100])
+def test_the_gradient_is_that_of_a_log_softmax_on_either_side_of_a_chunk(tokens, consume):
+    logits, labels = some_logits(tokens)
+    weights = torch.randn(tokens, dtype=torch.float64)
+    found, expected = (logits.double().requires_grad_() for _ in range(2))
+    (token_logprobs(found * 1, labels, consume) * weights).sum().backward()
+    (expected.log_softmax(-1)[torch.arange(tokens), labels] * weights).sum().backward()
+    torch.testing.assert_close(found.grad, expected.grad, rtol=1e-12, atol=1e-12)
+
+
+def test_gradcheck():
+    logits, labels = some_logits(40, vocabulary=5)
+    assert torch.autograd.gradcheck(lambda x: token_logprobs(x, labels), logits.double().sub(30).requires_grad_())
+
+
+@pytest.mark.parametrize("consume", [False, True])
+def test_the_gradient_of_half_precision_is_computed_in_fp32(consume):
+    logits, labels = some_logits(40)
+    logits = logits.bfloat16()
+    full, half = logits.float().requires_grad_(), logits.clone().requires_grad_()
+    full.log_softmax(-1)[torch.arange(40), labels].sum().backward()
+    token_logprobs(half * 1, labels, consume).sum().backward()
+    assert half.grad.dtype == torch.bfloat16
+    torch.testing.assert_close(half.grad, full.grad.bfloat16())
+
+
+def test_a_forbidden_token_gets_no_gradient():
+    logits = torch.tensor([[0.0, math.log(3), -math.inf]], requires_grad=True)
+    found = token_logprobs(logits, torch.tensor([1]))
+    found.sum().backward()
+    assert found.item() == pytest.approx(math.log(3 / 4))
+    torch.testing.assert_close(logits.grad, torch.tensor([[-0.25, 0.25, 0.0]]))
+
+
+def test_logits_are_left_alone_unless_they_may_be_consumed():
+    """Then they are gone after one backward pass, and a second says so; else there may be several."""
+    logits, labels = some_logits(40)
+    logits.requires_grad_()
+    before = logits.detach().clone()
+    total = token_logprobs(logits, labels).sum()
+    first, second = (torch.autograd.grad(total, logits, retain_graph=True)[0] for _ in range(2))
+    assert torch.equal(first, second)
+    assert torch.equal(logits, before)
+
+    total = token_logprobs(logits * 1, labels, consume=True).sum()
+    assert torch.equal(torch.autograd.grad(total, logits, retain_graph=True)[0], first)
+    with pytest.raises(RuntimeError, match="second backward pass"):
+        torch.autograd.grad(total, logits)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_no_tensor_as_large_as_the_logits_is_made_but_the_gradient(dtype):
+    logits, labels = some_logits(400)
+    for consume in (True, False):
+        scores = logits.to(dtype).requires_grad_() * 1
+        with Largest() as forward:
+            total = token_logprobs(scores, labels, consume).sum()
+        with Largest() as backward:
+            torch.autograd.grad(total, scores)
+        assert max(forward.sizes) <= 64 * 50
+        assert [size for size in backward.sizes if size > 64 * 50] == ([] if consume else [400 * 50])
 
 
 def reference_stats(logits, labels):

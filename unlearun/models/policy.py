@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from unlearun.data import Batch
 from unlearun.errors import UnlearunError
 from unlearun.models.layers import run_up_to
-from unlearun.models.prefix_tree import PrefixTree, fits, has_siblings, prefix_tree, two_branches
+from unlearun.models.prefix_tree import PrefixTree, deal, prefix_tree, token_rows, two_branches
 from unlearun.ops import TokenStats, answer_mask, token_logprobs, token_stats
 
 if TYPE_CHECKING:
@@ -27,24 +28,29 @@ log = logging.getLogger(__name__)
 
 Want = Literal["logprobs", "stats", "logits", "hidden"]
 
-HEAD_TOKENS = 128  # of which logits exist at a time where statistics are wanted; more are no faster
+HEAD_TOKENS = 128  # of which logits exist at a time where no gradient is; more are no faster
+KEPT_LOGITS = 1 << 26  # numbers that wait for the backward pass; of more, each chunk's are made again there
+HEADS = ("summary", "classifier")  # whose dropout no causal LM runs
 
 
 class Policy(nn.Module):
     """A causal LM with one forward for all that losses and metrics ask.
 
-    Logits are made at labelled positions only, so nothing of size ``(B, T, V)`` ever exists. Where statistics are
-    wanted, the answers of one question share the tokens that they begin with.
+    Logits are made at labelled positions only, so nothing of size ``(B, T, V)`` ever exists. What rows of a batch
+    begin with alike, a system prompt or a question with several answers, runs once, and padding hardly at all.
 
     Args:
         model: A causal LM of transformers. It is put in train mode, so that its dropout, if any, is on in training.
+        share_prefixes: False runs each row by itself. True does so where dropout is on, where the architecture
+            cannot do otherwise, and where it would save little.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, share_prefixes: bool = True) -> None:
         super().__init__()
         self.model = model.train()
+        self.share_prefixes = share_prefixes
         self._head_is_known = False
-        self._can_branch: bool | None = None
+        self._can_branch: dict[int | None, bool] = {}
 
     def forward(self, batch: Batch, want: Want, layer: int | None = None) -> Any:  # noqa: ANN401 - see the methods
         """Run the network once.
@@ -65,13 +71,15 @@ class Policy(nn.Module):
             return self._hidden(batch, layer)
         if not self._head_is_known:
             self._check_head(batch.input_ids[:1, :4])
-        if want == "stats":
-            return self._stats(batch)
         predicts, labels = _shift(batch.labels)
-        logits = self._head(self._decode(batch.input_ids, batch.attention_mask)[predicts])
+        tree = self._tree(batch)
+        hidden = _pick(self._states(batch, tree), (_places(batch) if tree is None else tree.nodes)[predicts])
         if want == "logits":
-            return logits
-        return _spread(token_logprobs(logits, labels), batch.labels)
+            return self._head(hidden)
+        if want == "logprobs":
+            return _spread(self._logprobs(hidden, labels), batch.labels)
+        parts = [token_stats(self._head(some), theirs) for some, theirs in _chunks(hidden, labels)]
+        return TokenStats(*(_spread(torch.cat(values), batch.labels) for values in zip(*parts, strict=True)))
 
     @torch.no_grad()
     def generate(self, input_ids: Tensor, attention_mask: Tensor, max_new_tokens: int, end_ids: list[int]) -> Tensor:
@@ -107,42 +115,52 @@ class Policy(nn.Module):
         output = base(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **positions)
         return output.last_hidden_state
 
-    def _stats(self, batch: Batch) -> TokenStats:
-        """Reduce the logits a chunk at a time, so that memory does not grow with the number of labels."""
-        predicts, labels = _shift(batch.labels)
-        tree = self._tree(batch)
+    def _tree(self, batch: Batch, layer: int | None = None) -> PrefixTree | None:
+        """Pack the rows, where that is cheaper and the architecture, up to a layer if one is given, can."""
+        if layer not in self._can_branch:  # asked whatever the batch, for sharded processes must run it together
+            self._can_branch[layer] = self.share_prefixes and self._check_tree(batch)
+            does = "runs what rows begin with alike once" if self._can_branch[layer] else "runs rows of their own"
+            log.info("%s %s", type(self.model).__name__, does)
+        if not self._can_branch[layer] or self._drops():
+            return None
+        groups = deal(token_rows(batch), batch.input_ids.shape[1], self.model.config.get_text_config())
+        return None if groups is None else prefix_tree(batch, groups, self.model.dtype)
+
+    def _drops(self) -> bool:
+        """Say whether dropout is on: rows that share a token would share what it loses."""
+        if not self.model.training:
+            return False
+        config = vars(self.model.config.get_text_config()).items()
+        rates = [rate for name, rate in config if ("drop" in name or "jitter" in name) and not name.startswith(HEADS)]
+        rates += [module.p for module in self.model.modules() if isinstance(module, nn.Dropout)]
+        return any(isinstance(rate, (int, float)) and rate > 0 for rate in rates)
+
+    def _states(self, batch: Batch, tree: PrefixTree | None) -> Tensor:
+        """Run the decoder and return its last hidden states: ``(B, T, D)`` of rows, ``(G, P, D)`` of a tree."""
         if tree is None:
-            hidden = self._decode(batch.input_ids, batch.attention_mask)[predicts]
-        else:
-            hidden = self._decode_tree(tree)[tree.nodes[predicts]]
-        chunks = zip(hidden.split(HEAD_TOKENS), labels.split(HEAD_TOKENS), strict=True)
-        parts = [token_stats(self._head(some), theirs) for some, theirs in chunks]
-        return TokenStats(*(_spread(torch.cat(values), batch.labels) for values in zip(*parts, strict=True)))
-
-    def _decode_tree(self, tree: PrefixTree) -> Tensor:
-        """Return the last hidden states ``(G * P, D)`` of the nodes."""
-        return self._decode(tree.input_ids, tree.mask, tree.position_ids).flatten(0, 1)
-
-    def _tree(self, batch: Batch) -> PrefixTree | None:
-        """Pack the answers of each question, where that saves something and the architecture can."""
-        if batch.example_id is None:
-            return None
-        if self._can_branch is None:  # asked whatever the batch, for sharded processes must run it together
-            self._can_branch = self._check_tree(batch)
-            if not self._can_branch:
-                log.info("%s runs several answers of a question as rows of their own", type(self.model).__name__)
-        if not self._can_branch or not has_siblings(batch):
-            return None
-        tree = prefix_tree(batch, self.model.dtype)
-        saves = tree.input_ids.numel() < batch.input_ids.numel()
-        return tree if saves and fits(tree, self.model.config.get_text_config()) else None
+            return self._decode(batch.input_ids, batch.attention_mask)
+        return self._decode(tree.input_ids, tree.mask, tree.position_ids)
 
     def _hidden(self, batch: Batch, layer: int) -> Tensor:
         with run_up_to(self.model, layer) as captured:
-            self._decode(batch.input_ids, batch.attention_mask)
+            tree = self._tree(batch, layer)
+            self._states(batch, tree)
         if captured.hidden is None:
             raise RuntimeError(f"layer {layer} did not run")
-        return captured.hidden
+        return captured.hidden if tree is None else _pick(captured.hidden, tree.nodes)
+
+    def _logprobs(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        """Score labels ``(N,)`` by hidden states ``(N, D)``; the logits that exist at a time are limited."""
+        if not torch.is_grad_enabled():
+            return torch.cat([token_logprobs(self._head(some), theirs) for some, theirs in _chunks(hidden, labels)])
+        size = max(1, KEPT_LOGITS // self.model.config.get_text_config().vocab_size)
+        if len(labels) <= size:
+            return self._score(hidden, labels)
+        chunks = zip(hidden.split(size), labels.split(size), strict=True)
+        return torch.cat([checkpoint(self._score, *chunk, use_reentrant=False) for chunk in chunks])
+
+    def _score(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        return token_logprobs(self._head(hidden), labels, consume=True)
 
     @torch.no_grad()
     def _check_head(self, input_ids: Tensor) -> None:
@@ -172,12 +190,12 @@ class Policy(nn.Module):
         if config._attn_implementation not in ("eager", "sdpa"):  # others may read the mask as something else
             return False
         rows = two_branches(batch, config.vocab_size)
-        real, tree = rows.attention_mask.bool(), prefix_tree(rows, self.model.dtype)
+        real, tree = rows.attention_mask.bool(), prefix_tree(rows, [[0, 1]], self.model.dtype)
         # Autocast would only blur the comparison.
         with _in_eval_mode(self.model), torch.autocast(rows.input_ids.device.type, enabled=False):
             try:
-                plain = self._decode(rows.input_ids, rows.attention_mask)[real].float()
-                branches = self._decode_tree(tree)[tree.nodes[real]].float()
+                plain = self._states(rows, None)[real].float()
+                branches = _pick(self._states(rows, tree), tree.nodes[real]).float()
             except Exception:  # whatever an architecture does with a mask that it does not know
                 return False
         distance = (branches - plain).norm(dim=-1) / plain.norm(dim=-1)
@@ -225,6 +243,20 @@ def _own_settings_aside(model: nn.Module) -> Iterator[None]:
     finally:
         for module, settings in own.items():
             module.generation_config = settings
+
+
+def _places(batch: Batch) -> Tensor:
+    """Number the tokens ``(B, T)`` of rows of their own."""
+    return torch.arange(batch.input_ids.numel(), device=batch.input_ids.device).view_as(batch.input_ids)
+
+
+def _pick(states: Tensor, nodes: Tensor) -> Tensor:
+    """Return the states ``(*nodes.shape, D)`` of some tokens of ``(B, T, D)``."""
+    return states.flatten(0, 1).index_select(0, nodes.flatten()).view(*nodes.shape, states.shape[-1])
+
+
+def _chunks(hidden: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    return zip(hidden.split(HEAD_TOKENS), labels.split(HEAD_TOKENS), strict=True)
 
 
 def _shift(labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,13 +5,17 @@ Shapes: B rows, T tokens, N labelled tokens, V vocabulary.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 IGNORED = -100
 STATS_TOKENS = 32  # reduced at a time: for 50k words their temporaries just fit a CPU's cache, and more are slower
+DEVICE_TOKENS = 1024  # on a GPU, where it is launches that cost
 
 
 class TokenStats(NamedTuple):
@@ -48,12 +52,16 @@ def answer_mask(labels: Tensor) -> Tensor:
     return mask
 
 
-def token_logprobs(logits: Tensor, labels: Tensor) -> Tensor:
+def token_logprobs(logits: Tensor, labels: Tensor, consume: bool = False) -> Tensor:
     """Compute the log-probability of each label, in at least fp32.
+
+    Nothing as large as the logits is made in the forward pass, and in the backward pass their gradient alone.
 
     Args:
         logits: ``(N, V)`` scores at the positions that predict the labels.
         labels: ``(N,)`` token ids, none of them -100.
+        consume: Whether the backward pass may write the gradient over the logits. For whom nothing else reads them;
+            the graph then serves one backward pass.
 
     Returns:
         ``(N,)`` log-probabilities in nats.
@@ -61,9 +69,55 @@ def token_logprobs(logits: Tensor, labels: Tensor) -> Tensor:
     >>> token_logprobs(torch.zeros(1, 4), torch.tensor([2])).exp()
     tensor([0.2500])
     """
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    picked = logits.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
-    return picked - logits.logsumexp(-1)
+    found: Tensor = _TokenLogprobs.apply(logits, labels, consume)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _TokenLogprobs(Function):
+    """Its gradient is one-hot minus softmax, so the logits and their log-sum-exp are all that must be kept."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, consume: bool) -> Tensor:  # noqa: ANN401
+        total = logsumexp(logits)
+        ctx.save_for_backward(logits, labels, total)
+        ctx.consume, ctx.consumed = consume, False
+        return logits.gather(-1, labels.unsqueeze(-1)).squeeze(-1).to(total.dtype) - total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
+        if ctx.consumed:
+            raise RuntimeError(
+                "a second backward pass through the same log-probabilities, whose logits the first one has consumed; "
+                "run the policy again, or take its logits and token_logprobs(logits, labels)"
+            )
+        ctx.consumed = ctx.consume
+        logits, labels, total = ctx.saved_tensors
+        result = logits if ctx.consume else torch.empty_like(logits)
+        for into, *some in split(result, logits, labels.unsqueeze(-1), total.unsqueeze(-1), gradient.unsqueeze(-1)):
+            scores, label, whole, weight = some
+            softmax = torch.sub(scores, whole, out=into if into.dtype == whole.dtype else None).exp_()
+            into.copy_(softmax.mul_(-weight).scatter_add_(-1, label, weight))
+        return result, None, None
+
+
+def logsumexp(logits: Tensor) -> Tensor:
+    """Compute the log-sum-exp of scores in at least fp32, a few tokens at a time.
+
+    Args:
+        logits: ``(N, V)``.
+
+    Returns:
+        ``(N,)``.
+    """
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    return torch.cat([chunk.to(dtype).logsumexp(-1) for (chunk,) in split(logits)])
+
+
+def split(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Yield views of a few tokens of tensors ``(N, ...)``, so many that their temporaries stay small."""
+    size = STATS_TOKENS if tensors[0].device.type == "cpu" else DEVICE_TOKENS
+    return zip(*(tensor.split(size) for tensor in tensors), strict=True)
 
 
 def token_stats(logits: Tensor, labels: Tensor) -> TokenStats:
