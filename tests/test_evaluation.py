@@ -366,3 +366,77 @@ def test_answers_cut_or_too_long_are_said(caplog):
     said = [record.getMessage() for record in caplog.records]
     assert any("4 paraphrased and wrong answers are longer than max_length=100" in line for line in said)
     assert any("4 of 4 answers are longer than max_new_tokens=4" in line for line in said)
+
+
+# ---- what a newcomer met ------------------------------------------------------------------------------------------
+
+
+def test_the_model_named_is_the_model_measured(tiny_run, tmp_path):
+    """A config that follows brings its data, and not its model."""
+    folder, flags = tiny_run
+    sets = ["--data.forget", str(tmp_path / "forget.json"), "--data.retain", "null", "--data.holdout", "null"]
+    own = [
+        "--model.tokenizer",
+        str(folder / "model"),
+        "--data.utility",
+        "null",
+        "--data.final_metrics",
+        "[probability]",
+    ]
+    assert main(["validate", str(folder), "--config", "simnpo", *sets, *own, *flags]) == 0
+    found = texts_and_numbers(tmp_path / "outputs/simnpo/2", 0)[0]["forget/probability"]
+    assert found == pytest.approx(texts_and_numbers(folder, 1)[0]["forget/probability"], rel=1e-5)
+
+
+@pytest.mark.parametrize("target", ["outputs/simnpo/99", "outputs", "outputs/simnpo/1/eval/step=0.json"])
+def test_a_target_that_holds_no_model_is_said(target, tiny_run, files, capsys):
+    assert main(["validate", target, "--data.forget", str(files[0])]) == 2
+    assert target in capsys.readouterr().err
+
+
+def test_rows_of_holdout_that_the_model_has_seen_are_said(caplog):
+    UnlearningDataModule(FORGET, RETAIN, holdout=RETAIN[:2]).read()
+    assert "2 rows of holdout stand in retain too" in caplog.text
+
+
+def test_every_so_many_batches_goes_on_across_epochs(tmp_path):
+    unlearner = tiny_unlearner(tmp_path, method="simnpo")
+    folder = unlearner.run(num_epochs=4, val_check_interval=3, enable_progress_bar=False)
+    assert {file.name for file in (folder / "eval").iterdir()} == {f"step={n}.json" for n in (0, 3, 6, 8)}
+
+
+def test_answers_to_the_forget_questions_are_there_whatever_is_measured(tmp_path):
+    unlearner = tiny_unlearner(tmp_path, method="simnpo", final_metrics=["probability"])
+    folder = unlearner.run(num_epochs=1, enable_progress_bar=False)
+    examples = texts_and_numbers(folder, 2)[1]
+    assert all("generation" in record for record in examples["forget"].values())
+
+
+def test_a_metric_in_the_working_folder_is_found_and_its_mistake_said(tmp_path, monkeypatch, files, capsys):
+    monkeypatch.chdir(tmp_path)
+    make_llama().save_pretrained(tmp_path / "tiny")
+    make_tokenizer().save_pretrained(tmp_path / "tiny")
+    (tmp_path / "mine_of_now.py").write_text(
+        "from unlearun.metrics import TokenMetric\n"
+        "class Best(TokenMetric):\n"
+        "    title = 'best'\n"
+        "    def measure(self, stats, batch):\n"
+        "        return (stats.logprobs.exp() * batch.mask).amax(-1, keepdim=True)\n"
+        "class Flat(TokenMetric):\n"
+        "    title = 'flat'\n"
+        "    def measure(self, stats, batch):\n"
+        "        return stats.logprobs.sum(-1)\n"
+    )
+    command = ["validate", "tiny", "--data.forget", str(files[0]), "--trainer.enable_progress_bar", "false"]
+    assert main([*command, "--data.final_metrics", "[mine_of_now.Best]"]) == 0
+    assert 0 < texts_and_numbers(tmp_path / "outputs/unlearningmethod/1", 0)[0]["forget/best"] <= 1
+    assert main([*command, "--data.final_metrics", "[mine_of_now.Flat]"]) == 2
+    assert "Flat.measure returned (4,); expected a tensor of shape (4, 1)" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "outputs" / "unlearningmethod").iterdir()] == ["1"]
+
+
+def test_one_number_is_found_by_either_name():
+    found = evaluate("pocket", ["probability"])
+    assert found["forget/probability"] == found["probability"]
+    with pytest.raises(KeyError):
+        _ = found["forget/nothing"]

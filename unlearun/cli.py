@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,12 +17,14 @@ from unlearun.errors import UnlearunError
 from unlearun.explain import explain
 from unlearun.files import write_whole
 from unlearun.methods import METHODS, OPTIMIZER, UnlearningMethod
+from unlearun.models.loading import locate
 from unlearun.shipped import find_config
 
 EPILOG = (
     f"Methods: {', '.join(method.__name__ for method in METHODS)}. "
     "All options of one, explained: unlearun fit --model NAME --help"
 )
+TARGET = "Before the options may stand what to measure: a run folder, a checkpoint, a model folder or a hub id. "
 
 
 class UnlearunParser(LightningArgumentParser):
@@ -46,7 +49,8 @@ class UnlearunCLI(LightningCLI):
     """LightningCLI that makes run folders, and leaves loading the model to the Trainer."""
 
     def __init__(self, arguments: list[str], run: bool = True) -> None:
-        epilogs = {command: {"epilog": EPILOG} for command in self.subcommands()} if run else {"epilog": EPILOG}
+        commands = {name: {"epilog": EPILOG if name == "fit" else TARGET + EPILOG} for name in self.subcommands()}
+        epilogs = commands if run else {"epilog": EPILOG}
         super().__init__(
             UnlearningMethod,
             UnlearningDataModule,
@@ -121,6 +125,10 @@ def run(command: str, arguments: list[str]) -> None:
         cli.datamodule.connect(cli.model.tokenizer, cli.model.trained_sets, cli.model.needs_alternate)
         sys.stdout.write(f"{preview(cli.datamodule)}\n")
         return
+    if command in ("validate", "test") and not any(argument.startswith("--verbose") for argument in arguments):
+        arguments = [*arguments, "--verbose", "false"]  # our table says more than Lightning's
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a metric of the user's own is found where the user is
     try:
         UnlearunCLI([command, *method_help(arguments)])
     except SystemExit as end:
@@ -148,10 +156,11 @@ def name_model(arguments: list[str]) -> list[str]:
         path = Path(name)
         if (path / "config.yaml").is_file() and (path / "model").is_dir():
             own = ["--trainer.callbacks", "null", "--trainer.logger", "null"]  # those of the run belong to the run
-            return ["--config", str(path / "config.yaml"), "--model.model", str(path / "model"), *own, *options]
+            return ["--config", str(path / "config.yaml"), *own, *options, "--model.model", str(path / "model")]
         run_config = path.parent.parent / "config.yaml"
         if path.suffix == ".ckpt" and path.is_file() and run_config.is_file():
             return ["--config", str(run_config), *options, "--ckpt_path", name]
+        locate(name)  # says what is wrong with it, if anything
         options = [*options, "--model.model", name]
     if not {"--model", "--config", "-c", "-h", "--help"} & set(flags) and flags:
         options = ["--model", f"{UnlearningMethod.__module__}.{UnlearningMethod.__name__}", *options]

@@ -105,8 +105,11 @@ def test_a_logarithm_that_no_p_value_has_reads_like_1(value):
         (0.05, "the forget set is fully known"),
         (0.2, "the forget set is well known"),
         (0.45, "the forget set is partly known"),
-        (0.65, "the forget set is hardly more known than to a stranger"),  # the pocket model that never saw it
-        (1.0, "the forget set is hardly more known than to a stranger"),
+        (
+            0.65,
+            "the forget set is hardly known, or as by a stranger",
+        ),  # the pocket model that never saw it
+        (1.0, "the forget set is hardly known, or as by a stranger"),
     ],
 )
 def test_forget_quality_claims_no_share(value, words):

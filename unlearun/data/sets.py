@@ -102,6 +102,7 @@ class RowSets:
                 rows = read_rows(source, where)
                 items[name] = check_rows(rows, self.keys, where, needs_alternate=name == "forget")
             self._check_overlap(items)
+            self._check_holdout(items)
             self._items = items
         return self._items
 
@@ -168,6 +169,15 @@ class RowSets:
             raise all_at_once(problems, "the alternate answers of the forget set")
         _warn_of_cuts("forget (alternate answers)", cuts, len(alternates), formatter.max_length)
         return alternates
+
+    def _check_holdout(self, items: Mapping[str, Sequence[Item]]) -> None:
+        """Say when the model may have seen rows that it should not know."""
+        unseen = {(item.question, item.answer) for item in items.get("holdout", ())}
+        for name in TRAINED:
+            shared = sum((item.question, item.answer) in unseen for item in items.get(name, ()))
+            if shared:
+                message = "%d rows of holdout stand in %s too; membership inference needs rows that the model never saw"
+                log.warning(message, shared, name)
 
     def _check_overlap(self, items: Mapping[str, Sequence[Item]]) -> None:
         if self.overlap == "allow" or not all(name in items for name in TRAINED):

@@ -11,7 +11,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule
 
-from unlearun.data import GENERATED_TOGETHER, OWN, Batch, Example, UnlearningDataModule, expected_text
+from unlearun.data import GENERATED_TOGETHER, OWN, Batch, Example, UnlearningDataModule, expected_text, prompt_length
 from unlearun.errors import UnlearunError
 from unlearun.metrics import Choice, EvaluationSuite, SetTraits
 from unlearun.models import Policy, gradient_norms, greedy_answers
@@ -21,6 +21,7 @@ from unlearun.shipped import is_shipped
 log = logging.getLogger(__name__)
 
 OWN_PASS = "mia_grad_norm"
+SHOWN_ROWS = 5
 
 
 class EvaluatedModule(LightningModule):
@@ -34,6 +35,7 @@ class EvaluatedModule(LightningModule):
     """
 
     policy: Policy
+    tokenizer: Any
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,6 +46,7 @@ class EvaluatedModule(LightningModule):
         self._rows: dict[str, dict[int, Example]] = {}
         self._trained_steps = 0
         self.retain_reference: str | None = None
+        self._warned: UnlearningDataModule | None = None
 
     def setup(self, stage: str) -> None:
         """Check what is to be measured, and make Lightning's sanity check a whole validation: it is step 0.
@@ -64,7 +67,9 @@ class EvaluatedModule(LightningModule):
         if isinstance(data, UnlearningDataModule):
             names = list(data.evaluated)
             self._rows = {name: {row.example_id: row for row in data.evaluated_examples(name)} for name in names}
-            _warn(self._rows, data.max_new_tokens)
+            if self._warned is not data:  # once, not again at the end of a fit
+                _warn(self._rows, data.max_new_tokens)
+                self._warned = data
             if stage != "predict":
                 self._suites = self._make_suites(data, stage)
 
@@ -112,7 +117,7 @@ class EvaluatedModule(LightningModule):
         read = suite.needed(name, batch).split(self._questions_per_forward(len(batch)))
         for rows in read if suite.needs_stats(name) else []:
             suite.update(name, self.policy(rows, "stats"), rows)
-        if suite.needs_texts(name) and self._rows:
+        if self._rows and (suite.needs_texts(name) or self._is_complete()):
             self._update_texts(suite, name, batch)
         if suite.needs_gradients(name) and batch.example_id is not None:
             own = batch if batch.kind is None else batch.select(batch.kind == OWN)
@@ -250,6 +255,9 @@ class EvaluatedModule(LightningModule):
     def _update_texts(self, suite: EvaluationSuite, name: str, batch: Batch) -> None:
         data = self._data()
         rows = self._questions(name, batch)
+        if not suite.needs_texts(name):  # then a few are answered for people to read
+            shown = list(self._rows[name])[: SHOWN_ROWS if role_of(name) in ("forget", "retain") else 0]
+            rows = [row for row in rows if row.example_id in shown]
         formatter = data.formatter
         expected = [] if formatter is None else [expected_text(formatter, row, data.max_new_tokens) for row in rows]
         suite.update_texts(
@@ -257,9 +265,13 @@ class EvaluatedModule(LightningModule):
             [row.example_id for row in rows],
             self.answer(rows),
             expected,
-            [row.item.question for row in rows],
+            [row.item.question or self._beginning(row) for row in rows],
             [row.item.short_answer for row in rows],
         )
+
+    def _beginning(self, row: Example) -> str:
+        """Return what a plain text is continued from."""
+        return str(self.tokenizer.decode(list(row.input_ids[: prompt_length(row)]), skip_special_tokens=True))
 
     def _questions(self, name: str, batch: Batch) -> list[Example]:
         """Return the rows of a batch, each once whatever the number of its answers."""

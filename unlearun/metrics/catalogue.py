@@ -114,6 +114,8 @@ def choose(
         return [name for name in CATALOGUE if name not in lacking and name not in OPT_IN]
     problems = []
     for choice in choices:
+        if not isinstance(choice, (str, Mapping)):
+            raise UnlearunError(f"metrics are chosen by name or dotted path ('my_module.MyMetric'), found {choice!r}")
         name = choice if isinstance(choice, str) else str(choice.get("class_path"))
         if name in lacking:
             problems.append(f"{name} {lacking[name]}")
@@ -176,6 +178,8 @@ def _custom(choice: Choice) -> ExampleMetric:
         raise UnlearunError(
             f"the metric {path} cannot be made: {error}; expected the dotted path of a class"
         ) from error
+    if isinstance(made, ExampleMetric) and not hasattr(made, "title"):
+        raise UnlearunError(f"{path} has no title; give the class one: title = 'my_metric'")
     if not isinstance(made, ExampleMetric):
         raise UnlearunError(f"{path} is no ExampleMetric; derive it from unlearun.metrics.TokenMetric or TextMetric")
     return made
@@ -188,8 +192,11 @@ def _lacks(name: str, sets: Mapping[str, SetTraits], offered: Collection[str]) -
         if missing:
             return f"compares the forget set with rows that the model never saw; {_add(missing[0])}"
     if name in NEED_REFERENCE and name not in offered:
-        held = " that hold it" if offered else ""
-        return f"compares with a model that never saw the forget set; add its records{held}: retain_reference"
+        if offered:
+            return (
+                "needs more than retain_reference holds; evaluate the retain model on the same sets, holdout included"
+            )
+        return "compares with a model that never saw the forget set; add its records: retain_reference"
     wrong = [title for title, traits in sets.items() if traits.wrong]
     if name == "ks_forget_quality":
         wrong = [title for title in wrong if role_of(title) == "forget"]

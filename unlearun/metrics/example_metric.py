@@ -15,6 +15,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from unlearun.data import OWN, Batch
+from unlearun.errors import UnlearunError
 from unlearun.ops import TokenStats
 from unlearun.records import Score, mean
 
@@ -109,6 +110,16 @@ class ExampleMetric(Metric):
         value = score.value(records[:, chosen].double().cpu().numpy())
         return torch.tensor(value, dtype=_precision(self.device), device=self.device)
 
+    def _checked(self, records: Tensor, rows: int) -> Tensor:
+        expected = (rows, len(self.columns))
+        if not isinstance(records, Tensor) or tuple(records.shape) != expected:
+            found = tuple(records.shape) if isinstance(records, Tensor) else type(records).__name__
+            raise UnlearunError(
+                f"{type(self).__name__}.measure returned {found}; expected a tensor of shape {expected}: one row an "
+                f"example, one number for each of {', '.join(self.columns)}"
+            )
+        return records
+
     def _keep(self, ids: Tensor | None, records: Tensor) -> None:
         if ids is None:
             ids = torch.full((len(records),), ANONYMOUS, device=records.device)
@@ -151,7 +162,8 @@ class TokenMetric(ExampleMetric):
                 example of its own.
         """
         kept = self.counted(batch)
-        self._keep(None if batch.example_id is None else batch.example_id[kept], self.measure(stats, batch)[kept])
+        records = self._checked(self.measure(stats, batch), len(batch))
+        self._keep(None if batch.example_id is None else batch.example_id[kept], records[kept])
 
 
 class TextMetric(ExampleMetric):
@@ -180,7 +192,10 @@ class TextMetric(ExampleMetric):
             example_id: ``(B,)`` which example each is; None: each is one of its own.
         """
         ids = None if example_id is None else torch.as_tensor(example_id, device=self.device, dtype=torch.long)
-        records = self.measure(generated, references) if generated else torch.empty(0, len(self.columns))
+        if generated:
+            records = self._checked(self.measure(generated, references), len(generated))
+        else:
+            records = torch.empty(0, len(self.columns))
         self._keep(ids, records.to(self.device))
 
 

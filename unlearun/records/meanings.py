@@ -24,7 +24,7 @@ _CHOICE = ((0.5, "clearly preferred"), (0.2, "somewhat preferred"), (0, "not pre
 _BALANCE = ((0.8, "are about equally likely"), (0.5, "differ somewhat in likelihood"), (0, "are told apart"))
 # A model that never saw the data has some tokens right too: it is near 0.65, so no value says what share is left.
 _KNOWN = (
-    (0.6, "hardly more known than to a stranger"),
+    (0.6, "hardly known, or as by a stranger"),
     (0.35, "partly known"),
     (0.1, "well known"),
     (0, "fully known"),

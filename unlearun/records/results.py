@@ -56,6 +56,13 @@ class Results(dict[str, float]):
         intervals = {name.removeprefix("forget/"): ends for name, ends in evaluation.intervals.items()}
         return cls(values, intervals, evaluation.parts)
 
+    def __missing__(self, name: str) -> float:
+        """Take ``forget/probability`` for ``probability``, as records call it."""
+        bare = name.removeprefix("forget/")
+        if bare == name or bare not in self:
+            raise KeyError(name)
+        return self[bare]
+
     def __str__(self) -> str:
         """Return a table with intervals, the direction that is better, what a value means, and parts below it."""
         header = ["", "value", "95% interval", "better", "meaning"]

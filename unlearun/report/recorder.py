@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -52,9 +53,13 @@ class RunRecorder(Callback):
             self.write_config(self.folder)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave no folder of a run that has not begun: Lightning asks for it before the data are checked."""
-        if self.run_folder is not None and self.folder is None and trainer.is_global_zero:
+        """Leave no folder of a run that has found nothing: Lightning asks for it before the data are checked."""
+        if self.run_folder is None or not trainer.is_global_zero:
+            return
+        if self.folder is None:
             self.run_folder.discard()
+        elif not any((self.folder / name).exists() for name in ("eval", "checkpoints", "model", "predictions")):
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over what the run that is resumed, if any, found before its first step: it is not measured again."""

@@ -44,6 +44,9 @@ def run_arguments(
     callbacks = config.get("callbacks") or []
     callbacks = [*callbacks] if isinstance(callbacks, (list, tuple)) else [callbacks]
     completed: dict[str, Any] = {"callbacks": [*callbacks, RunRecorder(folder, write_config)]}
+    every = config.get("val_check_interval")
+    if isinstance(every, int) and not isinstance(every, bool) and config.get("check_val_every_n_epoch", 1) == 1:
+        completed["check_val_every_n_epoch"] = None  # every so many batches, across epochs
     if folder is not None and config.get("logger") in (None, True):
         completed["logger"] = RunLogger(folder)
     return completed
