@@ -123,6 +123,7 @@ class Clock(Callback):
     def __init__(self) -> None:
         self.found = Measured()
         self._last = self._worked = 0.0
+        self._losses: dict[str, float] = {}
 
     def start(self) -> None:
         """Count time and memory from here on."""
@@ -164,8 +165,15 @@ class Clock(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """See `end`."""
-        logged = {name.removeprefix("train/"): float(value) for name, value in trainer.callback_metrics.items()}
-        self.end({name: logged[name] for name in ("loss", "forget_loss", "retain_loss") if name in logged})
+        self.end(self._losses)
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Keep the losses of the step in full precision; what is logged is rounded to float32."""
+        names = ("loss", "forget_loss", "retain_loss")
+        parts: dict[str, torch.Tensor] = pl_module._step_parts  # type: ignore[assignment]
+        self._losses = {name: parts[name].item() for name in names if name in parts}
 
     def _lap(self) -> tuple[float, float]:
         last, worked = self._last, self._worked

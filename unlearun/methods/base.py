@@ -301,7 +301,9 @@ def _fused(optimizer: dict[str, Any], precision: str) -> dict[str, Any]:
     cls = getattr(import_module(module), name, None) if module else None
     takes = cls is not None and "fused" in signature(cls.__init__).parameters
     # Under 16-mixed it unscales gradients by itself, and Lightning could not clip them.
-    if not takes or precision == "16-mixed" or {"fused", "foreach", "capturable", "differentiable"} & set(given):
+    chosen = any(given.get(name) is not None for name in ("fused", "foreach"))  # a parser writes every default
+    chosen = chosen or bool(given.get("capturable") or given.get("differentiable"))
+    if not takes or chosen or precision == "16-mixed":
         return optimizer
     return {**optimizer, "init_args": {**given, "fused": True}}
 
