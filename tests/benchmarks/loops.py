@@ -269,6 +269,7 @@ def apart(one: dict[str, float], other: dict[str, float]) -> float:
     """Return how far the losses of a step are apart, relative to the second."""
     if one.keys() != other.keys():
         sys.exit(f"one loop has {', '.join(one)}, the other {', '.join(other)}")
-    # A retain loss that is 0 at the start is compared with what else is in the sum.
-    least = 1e-3 * max(map(abs, other.values()))
-    return max(abs(one[name] - other[name]) / max(abs(other[name]), least) for name in one)
+    # The parts cancel in the sum, and a retain loss is 0 at the start: neither is a measure by itself.
+    largest = max(map(abs, other.values()))
+    scales = {name: largest if name == "loss" else max(abs(value), 1e-3 * largest) for name, value in other.items()}
+    return max(abs(one[name] - other[name]) / scale for name, scale in scales.items())
