@@ -278,3 +278,18 @@ def test_a_compiled_model_gives_the_same_loss_and_gradients(cls, monkeypatch):
     assert found[0][2] == found[1][2]
     torch.testing.assert_close(found[1][0], found[0][0], rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(found[1][1], found[0][1], rtol=1e-3, atol=1e-6)
+
+
+def test_gradients_are_let_go_of_after_each_step_and_accumulate_before_it():
+    seen = []
+
+    class Watched(GradDiff):
+        def training_step(self, batch, batch_idx):
+            seen.append(sum(weight.grad is not None for weight in self.policy.parameters()))
+            return super().training_step(batch, batch_idx)
+
+    method = Watched(make_llama(), tokenizer=make_tokenizer())
+    data = UnlearningDataModule(FORGET, RETAIN, batch_size=1)
+    Trainer(max_epochs=1, accumulate_grad_batches=2, accelerator="cpu", **QUIET).fit(method, datamodule=data)
+    weights = len(list(method.policy.parameters()))
+    assert seen == [0, weights, 0, weights]

@@ -5,6 +5,7 @@ Shapes: B rows, T tokens.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from inspect import signature
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 import torch
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.cli import instantiate_class
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 
 from unlearun.data import Batch
@@ -268,6 +270,24 @@ class UnlearningMethod(ReferencedModule):
         for name, value in self._step_parts.items():
             self.log(f"train/{name}", value, prog_bar=True, sync_dist=True, reduce_fx="sum", batch_size=1)
         self._step_parts = {}
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: torch.optim.Optimizer | LightningOptimizer,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """Take the step, and let go of the gradients: Lightning would keep them while the next graph is built.
+
+        Args:
+            epoch: See Lightning.
+            batch_idx: See Lightning.
+            optimizer: See Lightning.
+            optimizer_closure: See Lightning.
+        """
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        optimizer.zero_grad()
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning takes many forms
         """Build the optimizer over the trained parameters, and the scheduler, stepped once an epoch."""
