@@ -77,6 +77,13 @@ def random_batch(rows: int = 3, tokens: int = 9, seed: int = 0, vocabulary: int 
     return Batch(ids, attention, labels, example_id=torch.arange(rows))
 
 
+def sequence_logprob(model, batch: Batch, row: int) -> float:
+    """S of one row, token by token from the architecture's own logits, with no use of the package."""
+    logprobs = model(batch.input_ids[row : row + 1]).logits[0].log_softmax(-1)
+    wanted = [p for p in range(1, batch.labels.shape[1]) if batch.labels[row, p] != -100]
+    return sum(logprobs[p - 1, batch.labels[row, p]].item() for p in wanted)
+
+
 FORGET = [
     {"question": "Where does Anna live?", "answer": "In Oslo, by the sea."},
     {"question": "What does Ben eat?", "answer": "Ben eats green plums."},

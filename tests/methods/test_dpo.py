@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from conftest import make_llama, random_batch
+from conftest import make_llama, random_batch, sequence_logprob
 
 from unlearun.errors import UnlearunError
 from unlearun.methods import DPO
@@ -18,20 +18,14 @@ def test_value_by_hand():
     assert loss.item() == pytest.approx(5.253047, abs=1e-5)
 
 
-def sequence(model, batch, row):
-    logprobs = model(batch.input_ids[row : row + 1]).logits[0].log_softmax(-1)
-    wanted = [p for p in range(1, batch.labels.shape[1]) if batch.labels[row, p] != -100]
-    return sum(logprobs[p - 1, batch.labels[row, p]].item() for p in wanted)
-
-
 def test_against_a_plain_loop():
     start, moved = make_llama(seed=0), make_llama(seed=4)
     batch = random_batch(seed=1)
     batch.alternate = random_batch(seed=7)
     beta, losses = 0.3, []
     for row in range(len(batch)):
-        alternate = sequence(moved, batch.alternate, row) - sequence(start, batch.alternate, row)
-        original = sequence(moved, batch, row) - sequence(start, batch, row)
+        alternate = sequence_logprob(moved, batch.alternate, row) - sequence_logprob(start, batch.alternate, row)
+        original = sequence_logprob(moved, batch, row) - sequence_logprob(start, batch, row)
         losses.append(2 / beta * math.log1p(math.exp(-beta * (alternate - original))))
     method = DPO(moved, reference=start, beta=beta, alpha=0.0)
     loss = method.training_step({"forget": batch, "retain": batch}, 0)

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from conftest import FORGET, RETAIN, make_llama, make_tokenizer, random_batch
+from conftest import FORGET, RETAIN, make_llama, make_tokenizer, random_batch, sequence_logprob
 from lightning.pytorch import Trainer
 
 from unlearun.data import UnlearningDataModule
@@ -26,16 +26,10 @@ def test_weight_by_hand():
     assert npo_weight(torch.tensor([0.0, -2.0]), TWO_ROWS, 0.5).item() == pytest.approx(1.537883, abs=1e-5)
 
 
-def sequence(model, batch, row):
-    logprobs = model(batch.input_ids[row : row + 1]).logits[0].log_softmax(-1)
-    wanted = [p for p in range(1, batch.labels.shape[1]) if batch.labels[row, p] != -100]
-    return sum(logprobs[p - 1, batch.labels[row, p]].item() for p in wanted)
-
-
 def test_against_a_plain_loop():
     start, moved = make_llama(seed=0), make_llama(seed=4)
     batch, beta = random_batch(seed=1), 0.3
-    gains = [sequence(moved, batch, row) - sequence(start, batch, row) for row in range(len(batch))]
+    gains = [sequence_logprob(moved, batch, row) - sequence_logprob(start, batch, row) for row in range(len(batch))]
     losses = [2 / beta * math.log1p(math.exp(beta * gain)) for gain in gains]
     method = NPO(moved, reference=start, beta=beta, alpha=0.0)
     loss = method.training_step({"forget": batch, "retain": batch}, 0)

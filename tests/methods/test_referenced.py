@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from conftest import FORGET, RETAIN, make_gpt2, make_llama, make_tokenizer
+from conftest import FORGET, RETAIN, make_gpt2, make_llama, make_tokenizer, random_batch
 from lightning.pytorch import Trainer
 
 from unlearun import Unlearning, UnlearunError
@@ -162,3 +162,34 @@ def resume(checkpoint):
     trainer = Trainer(max_epochs=2, limit_val_batches=0, accelerator="cpu", **QUIET)
     trainer.fit(method, datamodule=data, ckpt_path=str(checkpoint), weights_only=True)
     return method
+
+
+def test_another_model_named_is_the_reference_of_a_model_named(tmp_path):
+    """The cache is asked of the model given, not of the one that is trained."""
+    for name, seed in {"one": 0, "other": 1}.items():
+        make_llama(seed=seed).save_pretrained(tmp_path / name)
+    named = DPO(str(tmp_path / "one"), reference=str(tmp_path / "other"), tokenizer=make_tokenizer())
+    held = DPO(make_llama(), reference=make_llama(seed=1), tokenizer=make_tokenizer())
+    own = DPO(make_llama(), tokenizer=make_tokenizer())
+    losses = [torch.tensor(steps_of(method, epochs=1)) for method in (named, held, own)]
+    torch.testing.assert_close(losses[0], losses[1])
+    assert not torch.allclose(losses[0], losses[2])
+
+
+def test_a_second_fit_on_other_rows_has_its_own_start():
+    method = DPO(make_llama(), tokenizer=make_tokenizer())
+    steps_of(method, epochs=1)
+    first = dict(method.reference.values)
+    data = UnlearningDataModule(RETAIN[:3], FORGET, batch_size=3)
+    trainer = Trainer(max_epochs=1, limit_val_batches=0, accelerator="cpu", **QUIET)
+    trainer.fit(method, datamodule=data)
+    assert len(method.reference.values) == 6
+    assert not set(first) & set(method.reference.values)
+    with pytest.raises(UnlearunError, match="reference_way: weights"):
+        method.training_step({"forget": random_batch_with_alternate(), "retain": random_batch()}, 0)
+
+
+def random_batch_with_alternate():
+    batch = random_batch(seed=1)
+    batch.alternate = random_batch(seed=2)
+    return batch

@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import make_gpt2, make_llama, make_tokenizer, random_batch
 
+from unlearun.errors import UnlearunError
 from unlearun.methods import GradDiff
 from unlearun.models import CachedLogprobs, FrozenCopy, OriginalWeights, Policy, weights_digest
 from unlearun.models.reference_cache import row_keys
@@ -209,7 +210,7 @@ def test_a_row_is_known_by_its_content_alone():
     other_label.labels[0, 2] = -100
     for changed in (other_answer, other_label):
         assert [a == b for a, b in zip(row_keys(changed), keys, strict=True)] == [False, True, True]
-    with pytest.raises(KeyError):
+    with pytest.raises(UnlearunError, match="does not know a row"):
         CachedLogprobs({}, {}).sequence_logprobs(batch)
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from unlearun.errors import UnlearunError
-from unlearun.records import Evaluation, check_fit, check_same_parts, offers, read_reference
+from unlearun.records import Evaluation, check_fit, offers, read_reference
 
 TEMPLATE = {"prompt": "Question: {question}\nAnswer: ", "chat": None, "system": None, "max_length": 512}
 
@@ -198,19 +198,3 @@ def test_min_k_of_both_sides_is_usable():
     for name in ("forget", "holdout"):
         reference.examples[name] = {key: {"mia_min_k": -1.0} for key in reference.examples[name]}
     check_fit(ours(), reference, "retain.json")
-
-
-def test_values_of_different_parts_are_never_compared():
-    before = Evaluation(
-        0, parts={"model_utility": ["retain/probability", "retain/rouge"], "forget_quality": ["1-choice"]}
-    )
-    after = Evaluation(9, parts={"model_utility": ["retain/probability"], "forget_quality": ["1-probability"]})
-    with pytest.raises(UnlearunError) as error:
-        check_same_parts(before, after)
-    assert [line.strip() for line in str(error.value).split("\n")[1:]] == [
-        "only the model_utility of step 0 has retain/rouge",
-        "only the forget_quality of step 0 has 1-choice",
-        "only the forget_quality of step 9 has 1-probability",
-    ]
-    check_same_parts(before, before)
-    check_same_parts(before, Evaluation(9, parts={"model_utility": ["retain/rouge", "retain/probability"]}))

@@ -176,3 +176,15 @@ def test_the_set_of_a_role():
     assert find({"forget_b": 1, "forget": 2}, "forget") == 2
     assert find({"retain": 1, "forget_b": 2, "forget_c": 3}, "forget") == 2
     assert find({"retain": 1}, "holdout") is None
+
+
+def test_without_intervals_nothing_is_drawn(monkeypatch):
+    """A validation in a fit asks for none, and a thousand resamples would be most of its arithmetic."""
+    rows = {str(i): {"probability": 0.1 * i, "mia": -0.1 * i, "exact_memorization": 0.5} for i in range(1, 5)}
+    sets = dict.fromkeys(("forget", "retain", "holdout"), rows)
+    drawn, whole = Evaluation(0, examples=sets), Evaluation(0, examples=sets)
+    summarise(whole)
+    monkeypatch.setattr("unlearun.records.table.SetTable.weights", lambda *_: pytest.fail("resamples were drawn"))
+    summarise(drawn, intervals=False)
+    assert drawn.summary == whole.summary
+    assert drawn.intervals == {} != whole.intervals

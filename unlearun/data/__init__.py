@@ -1,6 +1,6 @@
 """Data: where rows come from, and how they become batches."""
 
-from unlearun.data.answers import expected_text, prompt_length
+from unlearun.data.answers import expected_text, prompt_length, prompt_text
 from unlearun.data.batch import OWN, PARAPHRASE, WRONG, Batch
 from unlearun.data.collate import collate
 from unlearun.data.datamodule import GENERATED_TOGETHER, UnlearningDataModule
@@ -29,5 +29,6 @@ __all__ = [
     "expected_text",
     "preview",
     "prompt_length",
+    "prompt_text",
     "read_rows",
 ]

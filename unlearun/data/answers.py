@@ -51,6 +51,19 @@ def prompt_length(example: Example) -> int:
     return min(CONTINUED_AFTER, -(-len(example.input_ids) // 2))
 
 
+def prompt_text(formatter: Formatter, example: Example) -> str:
+    """Return what a model is asked, as people read it: the question, or the beginning of a plain text.
+
+    Args:
+        formatter: What made the row.
+        example: The row.
+    """
+    if example.item.question is not None:
+        return example.item.question
+    beginning = list(example.input_ids[: prompt_length(example)])
+    return str(formatter.tokenizer.decode(beginning, skip_special_tokens=True))
+
+
 def expected_text(formatter: Formatter, example: Example, max_new_tokens: int) -> str:
     """Return what a model that has memorised a row says after its prompt.
 

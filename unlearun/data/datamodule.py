@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 from unlearun.data.batch import Batch
+from unlearun.data.cautions import cautions
 from unlearun.data.eval_batches import DealtBatches, EvalBatches
 from unlearun.data.fingerprint import describe_set, describe_template, describe_tokenizer
 from unlearun.data.formatting import PROMPT, Example, Formatter
@@ -152,6 +154,8 @@ class UnlearningDataModule(LightningDataModule):
         self.formatter: Formatter | None = None
         self.trained: tuple[str, ...] = TRAINED
         self._alternates: list[Example] | None = None
+        self._described: dict[str, Any] | None = None
+        self._said: set[str] = set()
         self._connected: tuple[Any, tuple[str, ...], bool] | None = None
 
     # ---- what the run supplies ------------------------------------------------------------------------------
@@ -175,6 +179,7 @@ class UnlearningDataModule(LightningDataModule):
             UnlearunError: A set that the method needs is missing, or a row cannot be kept.
         """
         self._connected = (tokenizer, tuple(trained), needs_alternate)
+        self._described = None
         self.trained = tuple(trained)
         self.read()
         for name in self.trained:
@@ -227,6 +232,11 @@ class UnlearningDataModule(LightningDataModule):
 
     def describe(self) -> dict[str, Any]:
         """Say what is evaluated, and how its rows were made, for a record's fingerprint."""
+        if self._described is None:
+            self._described = self._describe()  # it reads every row and the whole vocabulary, so once
+        return deepcopy(self._described)
+
+    def _describe(self) -> dict[str, Any]:
         formatter = self._formatter()
         sets = {
             name: describe_set(name, self.sources[source], self.evaluated_examples(name))
@@ -264,6 +274,11 @@ class UnlearningDataModule(LightningDataModule):
             total, chosen = len(self.examples(self.evaluated[name])), len(self.evaluated_examples(name))
             if chosen < total:
                 log.warning("%s: %d of %d rows are evaluated (max_eval_rows)", name, chosen, total)
+        evaluated = {name: self.evaluated_examples(name) for name in self.evaluated}
+        for caution in cautions(evaluated, self.max_new_tokens):
+            if caution not in self._said:  # not again when a fit ends with a validation
+                log.warning("%s", caution)
+                self._said.add(caution)
 
     def train_dataloader(self) -> CombinedLoader:
         """Return batches of forget and retain side by side, as many as the anchored set has."""

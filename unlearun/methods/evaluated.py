@@ -11,7 +11,16 @@ from typing import Any
 
 from lightning.pytorch import LightningModule
 
-from unlearun.data import GENERATED_TOGETHER, OWN, Batch, Example, UnlearningDataModule, expected_text, prompt_length
+from unlearun.data import (
+    GENERATED_TOGETHER,
+    OWN,
+    Batch,
+    Example,
+    Formatter,
+    UnlearningDataModule,
+    expected_text,
+    prompt_text,
+)
 from unlearun.errors import UnlearunError
 from unlearun.metrics import Choice, EvaluationSuite, SetTraits
 from unlearun.models import Policy, gradient_norms, greedy_answers
@@ -35,7 +44,6 @@ class EvaluatedModule(LightningModule):
     """
 
     policy: Policy
-    tokenizer: Any
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +54,6 @@ class EvaluatedModule(LightningModule):
         self._rows: dict[str, dict[int, Example]] = {}
         self._trained_steps = 0
         self.retain_reference: str | None = None
-        self._warned: UnlearningDataModule | None = None
 
     def setup(self, stage: str) -> None:
         """Check what is to be measured, and make Lightning's sanity check a whole validation: it is step 0.
@@ -67,9 +74,6 @@ class EvaluatedModule(LightningModule):
         if isinstance(data, UnlearningDataModule):
             names = list(data.evaluated)
             self._rows = {name: {row.example_id: row for row in data.evaluated_examples(name)} for name in names}
-            if self._warned is not data:  # once, not again at the end of a fit
-                _warn(self._rows, data.max_new_tokens)
-                self._warned = data
             if stage != "predict":
                 self._suites = self._make_suites(data, stage)
 
@@ -179,10 +183,10 @@ class EvaluatedModule(LightningModule):
             One text a row.
         """
         data = self._data()
-        if data.formatter is None or not examples:
+        if not examples:
             return []
         at_once = GENERATED_TOGETHER * data.questions_per_batch
-        return greedy_answers(self.policy, data.formatter, examples, data.max_new_tokens, at_once)
+        return greedy_answers(self.policy, _formatter(data), examples, data.max_new_tokens, at_once)
 
     # ---- inside ---------------------------------------------------------------------------------------------
 
@@ -258,20 +262,15 @@ class EvaluatedModule(LightningModule):
         if not suite.needs_texts(name):  # then a few are answered for people to read
             shown = list(self._rows[name])[: SHOWN_ROWS if role_of(name) in ("forget", "retain") else 0]
             rows = [row for row in rows if row.example_id in shown]
-        formatter = data.formatter
-        expected = [] if formatter is None else [expected_text(formatter, row, data.max_new_tokens) for row in rows]
+        formatter = _formatter(data)
         suite.update_texts(
             name,
             [row.example_id for row in rows],
             self.answer(rows),
-            expected,
-            [row.item.question or self._beginning(row) for row in rows],
+            [expected_text(formatter, row, data.max_new_tokens) for row in rows],
+            [prompt_text(formatter, row) for row in rows],
             [row.item.short_answer for row in rows],
         )
-
-    def _beginning(self, row: Example) -> str:
-        """Return what a plain text is continued from."""
-        return str(self.tokenizer.decode(list(row.input_ids[: prompt_length(row)]), skip_special_tokens=True))
 
     def _questions(self, name: str, batch: Batch) -> list[Example]:
         """Return the rows of a batch, each once whatever the number of its answers."""
@@ -286,6 +285,12 @@ class EvaluatedModule(LightningModule):
         return data
 
 
+def _formatter(data: UnlearningDataModule) -> Formatter:
+    if data.formatter is None:
+        raise UnlearunError("connect the datamodule to a tokenizer first: data.connect(tokenizer)")
+    return data.formatter
+
+
 def _traits(rows: Any) -> SetTraits:  # noqa: ANN401 - a view of examples
     items = [row.item for row in rows]
     return SetTraits(
@@ -293,29 +298,6 @@ def _traits(rows: Any) -> SetTraits:  # noqa: ANN401 - a view of examples
         wrong=any(item.perturbed for item in items),
         short=any(item.short_answer is not None for item in items),
     )
-
-
-def _warn(sets: dict[str, dict[int, Example]], max_new_tokens: int) -> None:
-    """Say what makes numbers mean less than they seem to."""
-    for role in ("forget", "holdout"):
-        several = [name for name in sets if role_of(name) == role]
-        if len(several) > 1:
-            used = role if role in several else several[0]
-            log.warning("%s are all %s sets; aggregates and membership inference read %s", several, role, used)
-    for name, rows in sets.items():
-        items = [row.item for row in rows.values()]
-        for key, count in {
-            "paraphrased": sum(item.paraphrase is not None for item in items),
-            "wrong": sum(bool(item.perturbed) for item in items),
-        }.items():
-            if 0 < count < len(items):
-                log.warning("%s: %d of %d rows have %s answers; the others are left out", name, count, len(items), key)
-        long = sum(row.labelled - row.ends > max_new_tokens for row in rows.values() if row.item.question is not None)
-        if long:
-            log.warning(
-                "%s: %d of %d answers are longer than max_new_tokens=%d: rouge and verbatim stay below 1",
-                *(name, long, len(items), max_new_tokens),
-            )
 
 
 def _count(loaders: Any) -> int:  # noqa: ANN401 - a loader or a list of them

@@ -18,6 +18,7 @@ from unlearun.methods.evaluated import EvaluatedModule
 from unlearun.models import (
     CachedLogprobs,
     FrozenCopy,
+    LiveReference,
     ModelLike,
     OriginalWeights,
     Reference,
@@ -102,10 +103,12 @@ class ReferencedModule(EvaluatedModule):
                 f"reference_way is 'cache', which holds log-probabilities of the rows of an UnlearningDataModule; the "
                 f"loss of {type(self).__name__} reads {' and '.join(sorted(self.reference_needs))}: use auto"
             )
-        if self._reference is not None:
-            self._reference.convert(self.trainer.precision_plugin.convert_module)
         if self._can_cache():
             self._reference = self._find_cache(self._data())
+        else:
+            if isinstance(self._reference, CachedLogprobs):  # of an earlier fit, which does not know this one's rows
+                self._reference = None
+            self.reference.convert(self.trainer.precision_plugin.convert_module)
         log.info("reference: %s", self.reference.describe())
 
     def release_reference(self) -> None:
@@ -115,7 +118,7 @@ class ReferencedModule(EvaluatedModule):
 
     # ---- inside ---------------------------------------------------------------------------------------------
 
-    def _make_reference(self) -> Reference:
+    def _make_reference(self) -> LiveReference:
         given = self._given_reference
         if isinstance(given, str):
             return FrozenCopy(load_model(given, self.dtype_name), copy=False)
@@ -131,15 +134,21 @@ class ReferencedModule(EvaluatedModule):
     def _find_cache(self, data: UnlearningDataModule) -> Reference:
         """Compute S_ref of all forget rows, or take what the run that is resumed has computed."""
         trainer: Any = self.trainer
-        start = self._reference or OriginalWeights(self.policy, keep=False)
+        start = self._reference
         if isinstance(start, CachedLogprobs) and start.knows(self._forget_batches(data)):
-            return start  # of an earlier fit
+            return start  # of an earlier fit; of other rows, this fit has its own start
+        if not isinstance(start, LiveReference):
+            given = self._given_reference is not None
+            start = self._make_reference() if given else OriginalWeights(self.policy, keep=False)
+        start.convert(trainer.precision_plugin.convert_module)
         dtype = str(next(self.policy.parameters()).dtype)
         origin = {"weights": weights_digest(start), "dtype": dtype, "precision": str(trainer.precision)}
         found = CachedLogprobs.read(Path(trainer.ckpt_path).parent.parent) if trainer.ckpt_path else None
         fits = found is not None and found.origin == origin and found.knows(self._forget_batches(data))
-        if found is not None and trainer.strategy.broadcast(fits):  # a shard's own digest is not that of the first
-            return found
+        # The first process decides for all: a shard has a digest of its own, and the file may be on one machine.
+        stored = trainer.strategy.broadcast(found.values if found is not None and fits else None)
+        if stored is not None:
+            return CachedLogprobs(stored, origin)
         if trainer.ckpt_path:
             log.info("the run that is resumed left no cached reference of these rows and weights; it is computed again")
         with trainer.precision_plugin.forward_context():

@@ -171,7 +171,7 @@ class MembershipInference(WrapperMetric):
             member: Whether these are rows to forget, or rows that the model never saw.
             reference: ``(B,)`` S_ref, for the reference attack.
         """
-        (self.members if member else self.others).update(stats, batch, reference)
+        (self.members if member else self.others).update(stats, batch, reference=reference)
 
     def compute(self) -> Tensor:
         """Return the area over distinct examples of all processes; NaN where there are none of a kind."""

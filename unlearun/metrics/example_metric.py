@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -51,7 +51,7 @@ class ExampleMetric(Metric):
     title: ClassVar[str]
     columns: tuple[str, ...] = ()
     score: Score
-    other_answers: ClassVar[bool] = False
+    other_answers: bool = False
 
     ids: list[Tensor]
     records: list[Tensor]
@@ -137,12 +137,13 @@ class TokenMetric(ExampleMetric):
     """Base of metrics that read `TokenStats`."""
 
     @abstractmethod
-    def measure(self, stats: TokenStats, batch: Batch) -> Tensor:
+    def measure(self, stats: TokenStats, batch: Batch, **more: Any) -> Tensor:
         """Reduce token statistics to records.
 
         Args:
             stats: ``(B, T)`` statistics.
             batch: The rows they belong to.
+            more: What else `update` was given.
 
         Returns:
             ``(B, C)`` numbers, one a column.
@@ -153,21 +154,28 @@ class TokenMetric(ExampleMetric):
         labelled = batch.mask.any(-1)
         return labelled if batch.kind is None else labelled & (batch.kind == OWN)
 
-    def update(self, stats: TokenStats, batch: Batch) -> None:
+    def update(self, stats: TokenStats, batch: Batch, **more: Any) -> None:
         """Take in one batch.
 
         Args:
             stats: ``(B, T)`` statistics of its tokens.
             batch: Its rows, those with other answers than their own left out; without ``example_id`` each row is an
                 example of its own.
+            more: What else `measure` needs.
         """
         kept = self.counted(batch)
-        records = self._checked(self.measure(stats, batch), len(batch))
+        records = self._checked(self.measure(stats, batch, **more), len(batch))
         self._keep(None if batch.example_id is None else batch.example_id[kept], records[kept])
 
 
 class TextMetric(ExampleMetric):
-    """Base of metrics that read what the model says by itself."""
+    """Base of metrics that read what the model says by itself.
+
+    Attributes:
+        reads: What it is compared with: the "answer", or the "short_answer" of the rows that have one.
+    """
+
+    reads: ClassVar[Literal["answer", "short_answer"]] = "answer"
 
     @abstractmethod
     def measure(self, generated: Sequence[str], references: Sequence[str]) -> Tensor:

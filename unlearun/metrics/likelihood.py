@@ -36,7 +36,7 @@ class Perplexity(TokenMetric):
     higher_is_better: bool | None = False
     score = set_scores("retain")["perplexity"]
 
-    def measure(self, stats: TokenStats, batch: Batch) -> Tensor:
+    def measure(self, stats: TokenStats, batch: Batch, **more: Any) -> Tensor:
         """Return each answer's own perplexity, S and n, ``(B, 3)``."""
         total, count = sequence_logprobs(precise(stats.logprobs), batch.mask)
         return torch.stack([(-total / count.clamp(min=1)).exp(), total, count.to(total.dtype)], dim=-1)
@@ -64,7 +64,7 @@ class Probability(TokenMetric):
 
     def __init__(self, normalized: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.normalized = normalized
+        self.normalized = self.other_answers = normalized
 
     def counted(self, batch: Batch) -> Tensor:
         """See `TokenMetric`."""
@@ -74,7 +74,7 @@ class Probability(TokenMetric):
         wrong = batch.example_id[_is(batch, WRONG) & batch.mask.any(-1)]
         return counted & torch.isin(batch.example_id, wrong)
 
-    def measure(self, stats: TokenStats, batch: Batch) -> Tensor:
+    def measure(self, stats: TokenStats, batch: Batch, **more: Any) -> Tensor:
         """Return exp(S/n) of each row, ``(B, 1)``, maybe divided by what the question's answers have in all."""
         probability = _mean_logprobs(stats, batch).exp()
         if self.normalized and batch.example_id is not None:

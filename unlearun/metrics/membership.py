@@ -61,9 +61,8 @@ class MembershipScore(TokenMetric):
         self.share = share
         self.columns = (TITLES[attack],)
         self.score = Score(TITLES[attack], self.columns, mean)
-        self._reference: Tensor | None = None
 
-    def update(self, stats: TokenStats, batch: Batch, reference: Tensor | None = None) -> None:
+    def update(self, stats: TokenStats, batch: Batch, reference: Tensor | None = None) -> None:  # type: ignore[override]
         """Take in one batch.
 
         Args:
@@ -71,10 +70,9 @@ class MembershipScore(TokenMetric):
             batch: Its rows; zlib needs their texts.
             reference: ``(B,)`` S_ref, for the reference attack.
         """
-        self._reference = reference
-        super().update(stats, batch)
+        super().update(stats, batch, reference=reference)
 
-    def measure(self, stats: TokenStats, batch: Batch) -> Tensor:
+    def measure(self, stats: TokenStats, batch: Batch, reference: Tensor | None = None, **more: Any) -> Tensor:
         """Return the score of each row, ``(B, 1)``."""
         logprobs, mask = precise(stats.logprobs), batch.mask
         total, count = sequence_logprobs(logprobs, mask)
@@ -89,11 +87,11 @@ class MembershipScore(TokenMetric):
             spread = precise(stats.deviation).clamp(min=LEAST_DEVIATION)
             found = _lowest((logprobs - precise(stats.mean)) / spread, mask, self.share)
         elif self.attack == "reference":
-            if self._reference is None:
+            if reference is None:
                 raise ValueError(
                     "the reference attack needs the reference's log-probabilities: update(..., reference=)"
                 )
-            found = (total - self._reference.to(total)) / count.clamp(min=1)
+            found = (total - reference.to(total)) / count.clamp(min=1)
         return found.unsqueeze(-1)
 
 

@@ -5,6 +5,8 @@ The final eos and template tokens do not count. Shapes: B rows, T tokens.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -29,7 +31,7 @@ class ExactMemorization(TokenMetric):
     title = "exact_memorization"
     higher_is_better: bool | None = True
 
-    def measure(self, stats: TokenStats, batch: Batch) -> Tensor:
+    def measure(self, stats: TokenStats, batch: Batch, **more: Any) -> Tensor:
         """Return the share of hits of each row, ``(B, 1)``; of a bare eos, whether that is hit."""
         content = _content(batch)
         share = precise((stats.hits & content).sum(-1)) / content.sum(-1).clamp(min=1)
@@ -53,7 +55,7 @@ class ExtractionStrength(TokenMetric):
     title = "extraction_strength"
     higher_is_better: bool | None = True
 
-    def measure(self, stats: TokenStats, batch: Batch) -> Tensor:
+    def measure(self, stats: TokenStats, batch: Batch, **more: Any) -> Tensor:
         """Return 1 - k/n of each row, ``(B, 1)``."""
         content = _content(batch)
         missed = content & ~stats.hits

@@ -14,7 +14,6 @@ from unlearun.data import OWN, Batch
 from unlearun.metrics.catalogue import Choice, SetTraits, choose, is_custom, make_metrics
 from unlearun.metrics.example_metric import ExampleMetric, TextMetric
 from unlearun.metrics.membership import GradientNorm
-from unlearun.metrics.text import ShortAnswer
 from unlearun.ops import TokenStats
 from unlearun.records import Evaluation, offers, summarise
 
@@ -58,7 +57,7 @@ class EvaluationSuite(nn.Module):
             name: The set.
             batch: Rows with all answers to their questions.
         """
-        if batch.kind is None or any(metric.other_answers or _normalized(metric) for metric in self.of(name)):
+        if batch.kind is None or any(metric.other_answers for metric in self.of(name)):
             return batch
         return batch.select(batch.kind == OWN)
 
@@ -109,12 +108,12 @@ class EvaluationSuite(nn.Module):
         """
         questions = [None] * len(answers) if questions is None else questions
         shorts = [None] * len(answers) if short_answers is None else short_answers
+        references: dict[str, Sequence[str | None]] = {"answer": answers, "short_answer": shorts}
         for metric in self.of(name):
-            if isinstance(metric, ShortAnswer):
-                graded = [(g, s, i) for g, s, i in zip(generated, shorts, example_id, strict=True) if s is not None]
-                metric.update([g for g, _, _ in graded], [s for _, s, _ in graded], [i for _, _, i in graded])
-            elif isinstance(metric, TextMetric):
-                metric.update(generated, answers, list(example_id))
+            if isinstance(metric, TextMetric):
+                rows = zip(generated, references[metric.reads], example_id, strict=True)
+                known = [(text, reference, key) for text, reference, key in rows if reference is not None]
+                metric.update([row[0] for row in known], [row[1] for row in known], [row[2] for row in known])
         for key, question, answer, text in zip(example_id, questions, answers, generated, strict=True):
             self._texts[name][int(key)] = {"question": question, "answer": answer, "generation": text}
 
@@ -178,10 +177,6 @@ class EvaluationSuite(nn.Module):
     def _custom(self) -> list[ExampleMetric]:
         metrics = [metric for name in self.sets for metric in self.of(name) if is_custom(metric)]
         return list({metric.title: metric for metric in metrics}.values())
-
-
-def _normalized(metric: ExampleMetric) -> bool:
-    return bool(getattr(metric, "normalized", False))
 
 
 def _gathered(texts: dict[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:

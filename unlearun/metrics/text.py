@@ -91,6 +91,7 @@ class ShortAnswer(TextMetric):
     """
 
     title = "short_answer"
+    reads = "short_answer"
     higher_is_better: bool | None = True
 
     def measure(self, generated: Sequence[str], references: Sequence[str]) -> Tensor:

@@ -109,8 +109,9 @@ class Policy(nn.Module):
         """Return the last hidden states ``(B, T, D)`` of tokens ``(B, T)``; the mask may be a tree's."""
         base = self.model.base_model
         positions = {} if position_ids is None else {"position_ids": position_ids}
-        takes_them = "position_ids" in inspect.signature(base.forward).parameters
-        if not positions and takes_them and not attention_mask[:, 0].all():  # learned ones would count the padding
+        padded_left = position_ids is None and not attention_mask[:, 0].all()
+        if padded_left and "position_ids" in inspect.signature(base.forward).parameters:
+            # Learned positions would count the padding.
             positions["position_ids"] = (attention_mask.cumsum(-1) - 1).clamp(min=0)
         output = base(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **positions)
         return output.last_hidden_state

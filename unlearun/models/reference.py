@@ -49,13 +49,13 @@ class Reference(ABC):
     def describe(self) -> str:
         """Say in a few words what is kept."""
 
-    @abstractmethod
-    def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield name and value of every weight that its numbers come from."""
-
 
 class LiveReference(Reference):
     """A reference that runs a policy when it is asked."""
+
+    @abstractmethod
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield name and value of every weight that its numbers come from."""
 
     @abstractmethod
     def running(self, device: torch.device) -> AbstractContextManager[nn.Module]:
@@ -123,7 +123,7 @@ class OriginalWeights(LiveReference):
         return f"the trained weights as they were at the start ({size / 1e9:.2f} GB)"
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """See `Reference`."""
+        """See `LiveReference`."""
         for name, weight in self.policy.named_parameters():
             yield name, self._kept.get(name, weight).detach()
 
@@ -169,5 +169,5 @@ class FrozenCopy(LiveReference):
         return f"a frozen copy of the whole model ({size / 1e9:.2f} GB)"
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """See `Reference`."""
+        """See `LiveReference`."""
         yield from self.policy.named_parameters()

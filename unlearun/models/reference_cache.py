@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from unlearun.data import Batch
+from unlearun.errors import UnlearunError
 from unlearun.files import write_whole
-from unlearun.models.reference import Reference
+from unlearun.models.reference import LiveReference, Reference
 
 FILE = "reference.json"
 
@@ -53,9 +54,15 @@ class CachedLogprobs(Reference):
         """See `Reference`; 0 of a row without labels.
 
         Raises:
-            KeyError: A row is not known.
+            UnlearunError: A row is not known.
         """
-        found = [0.0 if empty else self.values[key] for key, empty in _rows(batch)]
+        rows = _rows(batch)
+        if not all(empty or key in self.values for key, empty in rows):
+            raise UnlearunError(
+                "the cached reference does not know a row of this batch: it holds the forget rows of its run alone; "
+                "set reference_way: weights"
+            )
+        found = [0.0 if empty else self.values[key] for key, empty in rows]
         exact = self.origin.get("dtype") == "torch.float64"
         return torch.tensor(found, dtype=torch.float64 if exact else torch.float32, device=batch.labels.device)
 
@@ -73,10 +80,6 @@ class CachedLogprobs(Reference):
     def describe(self) -> str:
         """See `Reference`."""
         return f"the log-probabilities of {len(self.values)} answers, computed once"
-
-    def weights(self) -> Iterable[tuple[str, Tensor]]:  # type: ignore[override]
-        """None are kept."""
-        return iter(())
 
     def write(self, folder: Path) -> None:
         """Write it into a run folder, whole or not at all."""
@@ -109,7 +112,7 @@ def row_keys(batch: Batch) -> list[int]:
     return [key for key, _ in _rows(batch)]
 
 
-def weights_digest(reference: Reference) -> str:
+def weights_digest(reference: LiveReference) -> str:
     """Return 16 hexadecimal digits that change when any weight of a reference does.
 
     Args:

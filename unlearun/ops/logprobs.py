@@ -134,12 +134,13 @@ def token_stats(logits: Tensor, labels: Tensor) -> TokenStats:
     >>> stats.mean.exp(), stats.deviation
     (tensor([0.2500]), tensor([0.]))
     """
-    dtype, rows = torch.promote_types(logits.dtype, torch.float32), min(len(logits), STATS_TOKENS)
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    chunks = list(split(logits, labels))
     # For all chunks: fresh memory costs more than what is done in it.
-    work = torch.empty(2, rows, logits.shape[-1], dtype=dtype, device=logits.device)
+    work = torch.empty(2, len(chunks[0][0]), logits.shape[-1], dtype=dtype, device=logits.device)
     with torch.no_grad():
-        chunks = zip(logits.split(STATS_TOKENS), labels.split(STATS_TOKENS), strict=True)
-        stats = TokenStats(*map(torch.cat, zip(*(_reduce(*chunk, work) for chunk in chunks), strict=True)))
+        parts = [_reduce(some, theirs, work) for some, theirs in chunks]
+        stats = TokenStats(*map(torch.cat, zip(*parts, strict=True)))
     return stats._replace(logprobs=token_logprobs(logits, labels)) if logits.requires_grad else stats
 
 

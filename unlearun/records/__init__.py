@@ -4,7 +4,7 @@ from unlearun.records.aggregates import auroc, harmonic_mean, kolmogorov_smirnov
 from unlearun.records.evaluation import Evaluation, role_of
 from unlearun.records.meanings import better, meaning
 from unlearun.records.published import read_records
-from unlearun.records.reference import check_fit, check_same_parts, offers, read_reference
+from unlearun.records.reference import check_fit, offers, read_reference
 from unlearun.records.results import Results, before_after, number, text_table
 from unlearun.records.scores import ROUGE_COLUMNS, Score, mean, set_scores
 from unlearun.records.summary import AGGREGATES, ATTACKS, NEED_REFERENCE, find, summarise
@@ -23,7 +23,6 @@ __all__ = [
     "before_after",
     "better",
     "check_fit",
-    "check_same_parts",
     "find",
     "harmonic_mean",
     "kolmogorov_smirnov",

@@ -10,7 +10,6 @@ from unlearun.records.evaluation import Evaluation
 from unlearun.records.published import read_records
 from unlearun.records.summary import REFERENCE_ATTACK, find, min_k_area
 
-COMPARED = ("model_utility", "forget_quality")
 COMPARED_SETS = ("forget", "holdout")
 # Texts decoded by another tokenizer may differ in a space here and there; other questions differ in nearly all.
 LEAST_SHARED = 0.5
@@ -73,27 +72,6 @@ def check_fit(evaluation: Evaluation, reference: Evaluation, where: str) -> None
     if problems:
         where = f"{where} cannot be the retain reference (evaluate the retain model on the same rows in the same way)"
         raise all_at_once(problems, where)
-
-
-def check_same_parts(before: Evaluation, after: Evaluation) -> None:
-    """Check that the aggregates of two evaluations are made of the same parts.
-
-    Args:
-        before: One evaluation.
-        after: The other.
-
-    Raises:
-        UnlearunError: All parts that only one of them has.
-    """
-    problems = []
-    for name in COMPARED:
-        if name in before.parts and name in after.parts:
-            first, second = set(before.parts[name]), set(after.parts[name])
-            for step, only in ((before.step, first - second), (after.step, second - first)):
-                if only:
-                    problems.append(f"only the {name} of step {step} has {', '.join(sorted(only))}")
-    if problems:
-        raise all_at_once(problems, "values of different parts cannot be compared (measure the same metrics and sets)")
 
 
 def _useless(reference: Evaluation) -> list[str]:

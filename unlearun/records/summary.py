@@ -42,29 +42,24 @@ def summarise(
         intervals: Whether to compute 95% bootstrap confidence intervals.
         seed: What the resamples are drawn from.
     """
-    summary = _Summary(evaluation, reference, seed)
+    summary = _Summary(evaluation, reference, intervals, seed)
     evaluation.summary, evaluation.parts, evaluation.intervals = dict(evaluation.given), {}, {}
     for name, value, resampled in summary.values(list(custom)):
         evaluation.summary[name] = value
-        if intervals and resampled is not None:
+        if resampled is not None:
             evaluation.intervals[name] = interval(resampled)
     evaluation.parts = summary.parts
 
 
 class _Summary:
-    def __init__(self, evaluation: Evaluation, reference: Evaluation | None, seed: int) -> None:
+    def __init__(self, evaluation: Evaluation, reference: Evaluation | None, resample: bool, seed: int) -> None:
         self.evaluation = evaluation
-        self.tables = {name: SetTable(name, rows, seed) for name, rows in evaluation.examples.items()}
         self.reference = reference
-        self.of_reference = (
-            {}
-            if reference is None
-            else {
-                # The same seed, name and size give the same resamples, so that differences keep their correlation.
-                name: SetTable(name, rows, seed)
-                for name, rows in reference.examples.items()
-            }
-        )
+        self.resample = resample
+        self.tables = {name: SetTable(name, rows, seed) for name, rows in evaluation.examples.items()}
+        # The same seed, name and size give the same resamples, so that differences of the two keep their correlation.
+        rows_of_reference = {} if reference is None else reference.examples
+        self.of_reference = {name: SetTable(name, rows, seed) for name, rows in rows_of_reference.items()}
         self.parts: dict[str, list[str]] = {}
 
     def values(self, custom: list[Score]) -> Iterator[tuple[str, float, Floats | None]]:
@@ -74,7 +69,7 @@ class _Summary:
             for title, score in scores.items():
                 value = table.score(score)
                 if value is not None:
-                    yield f"{name}/{title}", value, table.resampled(score)
+                    yield f"{name}/{title}", value, table.resampled(score) if self.resample else None
         yield from self._harmonic("forget_quality", self._forget_parts())
         yield from self._harmonic("model_utility", self._utility_parts())
         yield from self._membership()
@@ -98,10 +93,9 @@ class _Summary:
         parts = []
         for column in ("exact_memorization", "extraction_strength", likely):
             rest = 1 - given.get(f"forget/{column}", np.nan)
-            parts += _part(f"1-{column}", table, Score(column, (column,), _rest), rest)
-        return parts + _part(
-            "1-choice", table, Score("choice", ("truth_ratio",), lambda r, w: 1 - choice(r, w)), np.nan
-        )
+            parts += self._part(f"1-{column}", table, Score(column, (column,), _rest), rest)
+        not_chosen = Score("choice", ("truth_ratio",), lambda records, weights: 1 - choice(records, weights))
+        return parts + self._part("1-choice", table, not_chosen, np.nan)
 
     def _utility_parts(self) -> list[Part]:
         given, parts = self.evaluation.given, []
@@ -109,8 +103,24 @@ class _Summary:
             if name and role_of(name) in ("retain", "utility"):
                 for title in ("probability", "rouge", "truth_ratio"):
                     stated = given.get(f"{name}/{title}", np.nan)
-                    parts += _part(f"{name}/{title}", self.tables.get(name), set_scores(role_of(name))[title], stated)
+                    score = set_scores(role_of(name))[title]
+                    parts += self._part(f"{name}/{title}", self.tables.get(name), score, stated)
         return parts
+
+    def _part(self, title: str, table: SetTable | None, score: Score, given: float) -> list[Part]:
+        """Return a score of a set as the one part that it is, computed or else given; nothing where it is neither."""
+        value = None if table is None else table.score(score)
+        if table is not None and value is not None:
+            return [(title, value, table.resampled(score) if self.resample else None)]
+        return [] if np.isnan(given) else [(title, given, None)]
+
+    def _area(self, columns: list[str], members: SetTable, others: SetTable) -> tuple[float, Floats | None]:
+        """Return the AUROC of scores of two sets, and resampled ones."""
+        first, second = (table.columns(columns)[:, 0] for table in (members, others))
+        value = float(auroc(first, second)[0])
+        if not self.resample:
+            return value, None
+        return value, auroc(first, second, members.weights(columns), others.weights(columns))
 
     def _membership(self) -> Iterator[tuple[str, float, Floats | None]]:
         members, others = find(self.tables, "forget"), find(self.tables, "holdout")
@@ -121,9 +131,7 @@ class _Summary:
                 columns = [attack]
                 if not (members.rows_with(columns) and others.rows_with(columns)):
                     continue
-                scores, strangers = members.columns(columns)[:, 0], others.columns(columns)[:, 0]
-                value = float(auroc(scores, strangers)[0])
-                drawn = auroc(scores, strangers, members.weights(columns), others.weights(columns))
+                value, drawn = self._area(columns, members, others)
                 if attack == "mia_min_k":
                     area, resampled = value, drawn
                 if self._wanted(attack):
@@ -140,12 +148,9 @@ class _Summary:
         """Return the reference's min-k area in each resample; None where it has no scores."""
         tables = [find(self.of_reference, role) for role in ("forget", "holdout")]
         known = [table for table in tables if table is not None and table.rows_with(["mia_min_k"])]
-        if len(known) < 2:
-            return None
-        scores = [table.columns(["mia_min_k"])[:, 0] for table in known]
-        return auroc(*scores, *(table.weights(["mia_min_k"]) for table in known))
+        return self._area(["mia_min_k"], *known)[1] if len(known) == 2 else None
 
-    def _reference_attack(self, members: SetTable, others: SetTable) -> Iterator[tuple[str, float, Floats]]:
+    def _reference_attack(self, members: SetTable, others: SetTable) -> Iterator[tuple[str, float, Floats | None]]:
         """Compare (S - S_ref) / n of members and others, as far as the reference has the same examples."""
         differences = []
         for role, table in (("forget", members), ("holdout", others)):
@@ -157,8 +162,11 @@ class _Summary:
                 return
             own = table.columns(["logprob", "tokens"])
             differences.append((own[:, 0] - np.array([known[key][0] for key in table.ids])) / own[:, 1])
-        weights = [table.weights(["logprob"]) for table in (members, others)]
-        yield REFERENCE_ATTACK, float(auroc(*differences)[0]), auroc(*differences, *weights)
+        first, second = differences
+        drawn = None
+        if self.resample:
+            drawn = auroc(first, second, members.weights(["logprob"]), others.weights(["logprob"]))
+        yield REFERENCE_ATTACK, float(auroc(first, second)[0]), drawn
 
     def _kolmogorov_smirnov(self) -> Iterator[tuple[str, float, None]]:
         ours, theirs = find(self.tables, "forget"), find(self.of_reference, "forget")
@@ -187,14 +195,6 @@ def min_k_area(evaluation: Evaluation) -> float | None:
         if len(scores) and len(strangers):
             return float(auroc(scores[:, 0], strangers[:, 0])[0])
     return evaluation.given.get("mia_min_k")
-
-
-def _part(title: str, table: SetTable | None, score: Score, given: float) -> list[Part]:
-    """Return a score of a set as the one part that it is, computed or else given; nothing where there is neither."""
-    value = None if table is None else table.score(score)
-    if table is not None and value is not None:
-        return [(title, value, table.resampled(score))]
-    return [] if np.isnan(given) else [(title, given, None)]
 
 
 def _rest(records: Floats, weights: Floats) -> Floats:

@@ -1,6 +1,6 @@
 """What a run leaves for people: its folder, tables and texts."""
 
-from unlearun.records import Results, before_after, text_table
+from unlearun.records import Results
 from unlearun.report.recorder import RunRecorder
 from unlearun.report.run import (
     TRAINER_DEFAULTS,
@@ -21,7 +21,6 @@ __all__ = [
     "RunFolder",
     "RunLogger",
     "RunRecorder",
-    "before_after",
     "find_recorder",
     "finish",
     "quiet",
@@ -29,5 +28,4 @@ __all__ = [
     "run_folder",
     "show",
     "show_evaluation",
-    "text_table",
 ]
