@@ -431,6 +431,8 @@ def test_a_metric_in_the_working_folder_is_found_and_its_mistake_said(tmp_path, 
     assert main([*command, "--data.final_metrics", "[mine_of_now.Best]"]) == 0
     assert 0 < texts_and_numbers(tmp_path / "outputs/unlearningmethod/1", 0)[0]["forget/best"] <= 1
     assert main([*command, "--data.final_metrics", "[mine_of_now.Flat]"]) == 2
+    assert main([*command, "--output_dir", "elsewhere", "--data.final_metrics", "[mai]"]) == 2
+    assert not (tmp_path / "elsewhere").exists()
     assert "Flat.measure returned (4,); expected a tensor of shape (4, 1)" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "outputs" / "unlearningmethod").iterdir()] == ["1"]
 

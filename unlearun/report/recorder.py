@@ -60,6 +60,7 @@ class RunRecorder(Callback):
             self.run_folder.discard()
         elif not any((self.folder / name).exists() for name in ("eval", "checkpoints", "model", "predictions")):
             shutil.rmtree(self.folder, ignore_errors=True)
+            self.run_folder.discard()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over what the run that is resumed, if any, found before its first step: it is not measured again."""

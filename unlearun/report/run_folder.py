@@ -51,8 +51,8 @@ class RunFolder:
 
     def discard(self) -> None:
         """Remove the folder and those above that were made for it, as far as they are empty."""
-        with suppress(OSError):  # something stands in it, or another run does
-            for folder in self._made:
+        for folder in self._made:
+            with suppress(OSError):  # it is gone already, something stands in it, or another run does
                 folder.rmdir()
         self._path = None
 
