@@ -198,6 +198,7 @@ class UnlearningMethod(ReferencedModule):
         """Put the policy in train mode, and the reference in the precision that the policy has by now."""
         self.check_positions()
         self.policy.train()
+        self.policy.zero_grad()  # what a fit that was broken off has left; from here on `optimizer_step` does it
         self.prepare_reference()
         if any(isinstance(callback, GradientAccumulationScheduler) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
             raise UnlearunError("the accumulation must not change during a run; use trainer.accumulate_grad_batches")
@@ -218,32 +219,17 @@ class UnlearningMethod(ReferencedModule):
     # ---- training -------------------------------------------------------------------------------------------
 
     def training_step(self, batch: dict[str, Batch], batch_idx: int) -> Tensor:
-        """Compute the loss of one micro-batch.
+        """Compute gamma * forget_loss + alpha * retain_loss of one micro-batch.
+
+        Under a Trainer the graph of one set at a time exists: all but the last are differentiated here.
 
         Args:
             batch: The forget batch and, where the method has a retain term, the retain batch.
             batch_idx: Not used.
 
         Returns:
-            A scalar whose gradients, summed as Lightning does over micro-batches and processes, are those of the
-            mean over the whole optimizer step.
-        """
-        loss, parts = self.total_loss(batch)
-        for name, value in parts.items():
-            self.record(name, value)
-        if self._trainer is None:
-            return loss
-        # Lightning divides by the accumulation and averages over processes; our denominators know both already.
-        return loss * self._trainer.accumulate_grad_batches * self._trainer.world_size
-
-    def total_loss(self, batch: dict[str, Batch]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute gamma * forget_loss + alpha * retain_loss.
-
-        Args:
-            batch: As `training_step` takes it.
-
-        Returns:
-            The scalar to differentiate, and its detached parts by name.
+            A scalar. Its gradients with those that are there already, summed as Lightning does over micro-batches
+            and processes, are those of the mean over the whole optimizer step.
 
         Raises:
             UnlearunError: A set is missing from the batch.
@@ -254,16 +240,45 @@ class UnlearningMethod(ReferencedModule):
                 f"{type(self).__name__} trains on {' and '.join(self.trained_sets)}; the batch has only "
                 f"{', '.join(batch) or 'nothing'}: add {missing[0]}"
             )
-        parts = {}
         loss = torch.zeros((), device=self.device)
-        if "forget" in self.trained_sets:
-            parts["forget_loss"] = self.forget_loss(batch["forget"]).mean()
-            loss = loss + self.gamma * parts["forget_loss"]
-        if "retain" in self.trained_sets:
-            parts["retain_loss"] = self.retain_loss(batch["retain"]).mean()
-            loss = loss + self.alpha * parts["retain_loss"]
-        detached = {name: value.detach() for name, value in parts.items()}
-        return loss, {"loss": loss.detach(), **detached}
+        for name in self.trained_sets:
+            if loss.requires_grad and self._trainer is not None:
+                loss = self._differentiate(loss)
+            loss = loss + self._weighted_loss(name, batch[name])
+        return loss
+
+    def _weighted_loss(self, name: str, batch: Batch) -> Tensor:
+        """Compute and log one set's part of the loss."""
+        weight, part = (self.gamma, self.forget_loss) if name == "forget" else (self.alpha, self.retain_loss)
+        loss = part(batch).mean()
+        self.record("loss", weight * loss)
+        self.record(f"{name}_loss", loss)
+        if self._trainer is None:
+            return weight * loss
+        # Lightning divides by the accumulation and averages over processes; our denominators know both already.
+        return weight * loss * self._trainer.accumulate_grad_batches * self._trainer.world_size
+
+    def _differentiate(self, loss: Tensor) -> Tensor:
+        """Add the gradients of a part of the loss to what is there, as Lightning will those of the rest.
+
+        Returns:
+            Its value.
+        """
+        precision = self.trainer.precision_plugin
+        with torch.autocast(self.device.type, enabled=False):  # Lightning's own backward pass is outside it, too
+            # Lightning divides by the accumulation once training_step has returned.
+            scaled = precision.pre_backward(loss / self.trainer.accumulate_grad_batches, self)
+            precision.backward(scaled, self, None)
+        return loss.detach()
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
+        """Do nothing: Lightning calls it between `training_step`, which leaves gradients, and its backward pass.
+
+        Args:
+            epoch: See Lightning.
+            batch_idx: See Lightning.
+            optimizer: See Lightning.
+        """
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Log the parts of the loss, summed over the micro-batches and processes of the step."""

@@ -108,16 +108,18 @@ class RMU(UnlearningMethod):
 
     def forget_loss(self, batch: Batch) -> Term:
         """Return the row mean of the distance to the steered direction."""
-        hidden = self.policy(batch, "hidden", self.target_layer)
         length: Tensor | float = self.steering_coeff
-        if self.adaptive:
-            frozen = self.reference.hidden(batch, self.target_layer).float()
-            length = self.steering_coeff * frozen.norm(dim=-1, keepdim=True)
+        with self.policy.sharing_frozen_layers():
+            if self.adaptive:
+                frozen = self.reference.hidden(batch, self.target_layer).float()
+                length = self.steering_coeff * frozen.norm(dim=-1, keepdim=True)
+            hidden = self.policy(batch, "hidden", self.target_layer)
         target = length * self.direction.to(hidden.device).expand_as(hidden)
         return Term(steering_loss(hidden, target, batch.mask), batch.row_count)
 
     def retain_loss(self, batch: Batch) -> Term:
         """Return the row mean of the distance to the frozen model's hidden states."""
-        hidden = self.policy(batch, "hidden", self.target_layer)
-        frozen = self.reference.hidden(batch, self.target_layer)
+        with self.policy.sharing_frozen_layers():
+            frozen = self.reference.hidden(batch, self.target_layer)
+            hidden = self.policy(batch, "hidden", self.target_layer)
         return Term(steering_loss(hidden, frozen, batch.mask), batch.row_count)

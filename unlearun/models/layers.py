@@ -1,4 +1,4 @@
-"""Find the decoder layers of a causal LM, capture what one puts out, and stop there.
+"""Find the decoder layers of a causal LM, capture what one puts out, stop there, and do not run some twice.
 
 Shapes: B rows, T tokens, D width, L layers.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -101,6 +101,21 @@ def output_projection(layer: nn.Module) -> nn.Module:
     )
 
 
+class Below:
+    """What the layers below the first trained one put out for a batch, to run them once for several forwards.
+
+    Args:
+        first: The first layer that is not shared, counted from 0.
+
+    Attributes:
+        output: What layer ``first - 1`` has returned, once it has run.
+    """
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+        self.output: Any = None
+
+
 class Captured:
     """Holds what a layer put out.
 
@@ -111,8 +126,39 @@ class Captured:
     hidden: Tensor | None = None
 
 
+class _Shared(nn.Module):
+    """Stands in the place of a layer that need not run again, and looks like it to the model around it."""
+
+    def __init__(self, layer: nn.Module, below: Below) -> None:
+        super().__init__()
+        self._in_place_of = (layer, below)  # in a tuple, so that it becomes no part of this module
+
+    def forward(self, *_args: object, **_kwargs: object) -> Any:  # noqa: ANN401 - what a layer returns
+        return self._in_place_of[1].output
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - what the layer has
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.__dict__["_in_place_of"][0], name)
+
+
+def first_trained_layer(model: PreTrainedModel) -> int:
+    """Return the lowest decoder layer that is trained, counted from 0; 0 if anything beside the layers is.
+
+    Args:
+        model: A causal LM of transformers.
+    """
+    layers = find_layers(model).layers
+    inside = {id(parameter) for parameter in layers.parameters()}
+    if any(parameter.requires_grad and id(parameter) not in inside for parameter in model.parameters()):
+        return 0
+    trained = (i for i, layer in enumerate(layers) if any(weight.requires_grad for weight in layer.parameters()))
+    return next(trained, len(layers))
+
+
 @contextmanager
-def run_up_to(model: PreTrainedModel, layer: int) -> Iterator[Captured]:
+def run_up_to(model: PreTrainedModel, layer: int, below: Below | None = None) -> Iterator[Captured]:
     """Let the model run layers 0 to ``layer`` alone, and keep what the last of them puts out.
 
     The list of layers is replaced by a shorter view of the same modules for as long as the context lasts, and a
@@ -121,6 +167,7 @@ def run_up_to(model: PreTrainedModel, layer: int) -> Iterator[Captured]:
     Args:
         model: A causal LM of transformers.
         layer: Counted from 0.
+        below: The first time its layers run and their output is kept there; from then on they do not run again.
 
     Yields:
         Where the output will stand.
@@ -131,15 +178,27 @@ def run_up_to(model: PreTrainedModel, layer: int) -> Iterator[Captured]:
     parent, name, layers = find_layers(model)
     check_layer(layer, len(layers))
     captured = Captured()
+    view = list(layers[: layer + 1])
+    shared = 0 if below is None else min(below.first, layer)
 
     def keep(_module: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
         captured.hidden = output if isinstance(output, Tensor) else output[0]
 
-    handle = layers[layer].register_forward_hook(keep)
+    def keep_below(_module: nn.Module, _inputs: object, output: object) -> None:
+        if below is not None:
+            below.output = output
+
+    handles = [layers[layer].register_forward_hook(keep)]
+    if below is not None and shared > 0:
+        if below.output is None:
+            handles.append(layers[shared - 1].register_forward_hook(keep_below))
+        else:
+            view[:shared] = [_Shared(each, below) for each in view[:shared]]
     # Set past nn.Module's bookkeeping: the order of registration, and so of parameters, must not change.
-    parent._modules[name] = nn.ModuleList(layers[: layer + 1])
+    parent._modules[name] = nn.ModuleList(view)
     try:
         yield captured
     finally:
         parent._modules[name] = layers
-        handle.remove()
+        for handle in handles:
+            handle.remove()

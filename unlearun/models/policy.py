@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from unlearun.data import Batch
 from unlearun.errors import UnlearunError
-from unlearun.models.layers import run_up_to
+from unlearun.models.layers import Below, first_trained_layer, run_up_to
 from unlearun.models.prefix_tree import PrefixTree, deal, prefix_tree, token_rows, two_branches
 from unlearun.ops import TokenStats, answer_mask, token_logprobs, token_stats
 
@@ -51,6 +51,7 @@ class Policy(nn.Module):
         self.share_prefixes = share_prefixes
         self._head_is_known = False
         self._can_branch: dict[int | None, bool] = {}
+        self._below: Below | None = None
 
     def forward(self, batch: Batch, want: Want, layer: int | None = None) -> Any:  # noqa: ANN401 - see the methods
         """Run the network once.
@@ -80,6 +81,19 @@ class Policy(nn.Module):
             return _spread(self._logprobs(hidden, labels), batch.labels)
         parts = [token_stats(self._head(some), theirs) for some, theirs in _chunks(hidden, labels)]
         return TokenStats(*(_spread(torch.cat(values), batch.labels) for values in zip(*parts, strict=True)))
+
+    @contextmanager
+    def sharing_frozen_layers(self) -> Iterator[None]:
+        """Let all forwards for "hidden" in the context, which must be over one batch, run the lowest layers once.
+
+        They are those below all that is trained, whose output is the same before and after any step. With dropout
+        it is not, and each forward runs them for itself.
+        """
+        self._below = None if self._drops() else Below(first_trained_layer(self.model))
+        try:
+            yield
+        finally:
+            self._below = None
 
     @torch.no_grad()
     def generate(self, input_ids: Tensor, attention_mask: Tensor, max_new_tokens: int, end_ids: list[int]) -> Tensor:
@@ -119,7 +133,8 @@ class Policy(nn.Module):
     def _tree(self, batch: Batch, layer: int | None = None) -> PrefixTree | None:
         """Pack the rows, where that is cheaper and the architecture, up to a layer if one is given, can."""
         if layer not in self._can_branch:  # asked whatever the batch, for sharded processes must run it together
-            self._can_branch[layer] = self.share_prefixes and self._check_tree(batch)
+            with nullcontext() if layer is None else run_up_to(self.model, layer):
+                self._can_branch[layer] = self.share_prefixes and self._check_tree(batch)
             does = "runs what rows begin with alike once" if self._can_branch[layer] else "runs rows of their own"
             log.info("%s %s", type(self.model).__name__, does)
         if not self._can_branch[layer] or self._drops():
@@ -143,8 +158,8 @@ class Policy(nn.Module):
         return self._decode(tree.input_ids, tree.mask, tree.position_ids)
 
     def _hidden(self, batch: Batch, layer: int) -> Tensor:
-        with run_up_to(self.model, layer) as captured:
-            tree = self._tree(batch, layer)
+        tree = self._tree(batch, layer)
+        with run_up_to(self.model, layer, self._below) as captured:
             self._states(batch, tree)
         if captured.hidden is None:
             raise RuntimeError(f"layer {layer} did not run")
