@@ -16,8 +16,7 @@ def stub_trainer(rank=0, world=1, accumulate=1, **more):
         world_size=world,
         accumulate_grad_batches=accumulate,
         limit_train_batches=1.0,
-        overfit_batches=0,
-        **more,
+        **{"overfit_batches": 0, **more},
     )
 
 
@@ -215,6 +214,32 @@ def test_a_rank_without_a_row_in_the_last_step_gets_one_that_counts_for_nothing(
     assert not filler.mask.any()
     assert filler.step_rows == first[-1]["forget"].step_rows == 1
     assert filler.step_tokens == int(first[-1]["forget"].mask.sum())
+
+
+@pytest.mark.parametrize(
+    ("world", "accumulate", "max_steps", "max_epochs"), [(1, 1, -1, 3), (2, 1, 3, 9), (1, 2, 2, 9)]
+)
+def test_the_rows_that_a_fit_draws_are_known_before_it(world, accumulate, max_steps, max_epochs):
+    """Of 40 rows a process draws what its loader yields in the epochs, or the steps, that are asked for."""
+    data = connected(rows(6), rows(40, "b"), batch_size=1)
+    for rank in range(world):
+        epochs = [under_trainer(data, rank, world, accumulate, epoch) for epoch in range(max_epochs)]
+        batches = [batch for epoch in epochs for batch in epoch]
+        expected = set(ids(batches[: max_steps * accumulate] if max_steps > 0 else batches, "retain"))
+        data.trainer = stub_trainer(rank, world, accumulate, max_steps=max_steps, max_epochs=max_epochs)
+        drawn = [row.example_id for row in data.drawn("retain")]
+        assert drawn == sorted(expected)
+        assert 0 < len(drawn) < 40
+
+
+@pytest.mark.parametrize(
+    "settings", [{"max_epochs": -1}, {"max_epochs": None}, {"max_epochs": 1, "overfit_batches": 1}]
+)
+def test_where_the_end_of_a_fit_is_not_known_it_may_draw_all_rows(settings):
+    data = connected(rows(2), rows(9, "b"))
+    assert len(data.drawn("retain")) == 9
+    data.trainer = stub_trainer(**{"overfit_batches": 0, "max_steps": -1, **settings})
+    assert len(data.drawn("retain")) == 9
 
 
 # ---- other answers ----------------------------------------------------------------------------------------------

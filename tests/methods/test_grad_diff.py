@@ -75,5 +75,7 @@ def test_no_retain_forward_without_weight():
     method = GradDiff(model, alpha=0.0, retain_loss_type="KL")
     assert not method.needs_reference
     forget, retain = random_batch(), random_batch(seed=2)
-    both, alone = (method.training_step(batch, 0) for batch in ({"forget": forget, "retain": retain}, {"forget": forget}))
+    both, alone = (
+        method.training_step(batch, 0) for batch in ({"forget": forget, "retain": retain}, {"forget": forget})
+    )
     assert both == alone

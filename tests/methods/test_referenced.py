@@ -12,7 +12,7 @@ from lightning.pytorch import Trainer
 from unlearun import Unlearning, UnlearunError
 from unlearun.data import UnlearningDataModule
 from unlearun.methods import DPO, RMU, GradDiff
-from unlearun.models import CachedLogprobs, FrozenCopy, OriginalWeights
+from unlearun.models import CachedLogprobs, CachedStates, FrozenCopy, OriginalWeights, SplitReference
 
 QUIET = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
 MAKE = {"llama": make_llama, "gpt2": make_gpt2}
@@ -41,12 +41,15 @@ def steps_of(method, epochs=10, batch_size=2, **trainer):
     return losses
 
 
+CACHES = {"dpo": CachedLogprobs, "dpo with KL": SplitReference, "grad_diff with KL": CachedStates}
+
+
 @pytest.mark.parametrize("family", MAKE)
 @pytest.mark.parametrize("case", CASES)
 def test_every_way_makes_the_same_twenty_steps(case, family):
     cls, arguments = CASES[case]
-    ways = ("copy", "weights", "cache") if case == "dpo" else ("copy", "weights")
-    kept = {"copy": FrozenCopy, "weights": OriginalWeights, "cache": CachedLogprobs}
+    ways = ("copy", "weights") if case == "rmu" else ("copy", "weights", "cache")
+    kept = {"copy": FrozenCopy, "weights": OriginalWeights, "cache": CACHES.get(case)}
     losses = {}
     for way in ways:
         model = MAKE[family]().double()
@@ -61,7 +64,7 @@ def test_every_way_makes_the_same_twenty_steps(case, family):
 
 @pytest.mark.parametrize(
     ("case", "expected"),
-    [("dpo", CachedLogprobs), ("dpo with KL", OriginalWeights), ("rmu", OriginalWeights)],
+    [*CACHES.items(), ("rmu", OriginalWeights)],
 )
 def test_the_cheapest_way_is_chosen_and_said(case, expected, caplog):
     cls, arguments = CASES[case]
@@ -74,11 +77,54 @@ def test_the_cheapest_way_is_chosen_and_said(case, expected, caplog):
 
 
 def test_a_cache_that_cannot_be_is_an_error():
-    method = GradDiff(make_llama(), tokenizer=make_tokenizer(), retain_loss_type="KL", reference_way="cache")
-    with pytest.raises(UnlearunError, match="the loss of GradDiff reads logits: use auto"):
+    method = RMU(make_llama(), tokenizer=make_tokenizer(), target_layer=1, reference_way="cache")
+    with pytest.raises(UnlearunError, match="the loss of RMU reads hidden: use auto"):
         steps_of(method, epochs=1)
     with pytest.raises(UnlearunError, match="reference_way is 'cach'"):
         GradDiff(make_llama(), tokenizer=make_tokenizer(), reference_way="cach")
+
+
+def test_states_that_do_not_fit_stay_live_beside_the_log_probabilities():
+    losses = []
+    for limit in (0.0, 1.0):
+        method = DPO(make_llama(), tokenizer=make_tokenizer(), retain_loss_type="KL", reference_cache_gb=limit)
+        losses.append(torch.tensor(steps_of(method)))
+        assert isinstance(method.reference, SplitReference)
+        said = method.reference.describe()
+        assert said.startswith("the log-probabilities of 8 answers, computed once; ")
+        assert ("the trained weights as they were" in said) == (limit == 0)
+    torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_the_head_is_copied_only_where_it_is_trained(trained):
+    class Part(GradDiff):
+        def choose_trainable(self):
+            self.model.lm_head.requires_grad_(trained)
+
+    method = Part(make_llama(), tokenizer=make_tokenizer(), retain_loss_type="KL")
+    steps_of(method, epochs=1)
+    head = method.model.lm_head.weight
+    assert ("and the head as it was" in method.reference.describe()) == trained
+    assert (method.reference.head.weight.data_ptr() == head.data_ptr()) != trained
+    assert torch.equal(method.reference.head.weight, head) != trained
+
+
+def test_only_what_the_fit_draws_is_cached():
+    method = GradDiff(make_llama(), tokenizer=make_tokenizer(), retain_loss_type="KL")
+    steps_of(method, epochs=1, batch_size=1, limit_train_batches=3)
+    assert len(method.reference.states) == 3
+    assert len(RETAIN) > 3
+
+
+def test_cached_states_are_kept_in_the_precision_of_the_head():
+    losses = []
+    for way in ("cache", "weights"):
+        method = GradDiff(make_llama(), tokenizer=make_tokenizer(), retain_loss_type="KL", reference_way=way, gamma=0.2)
+        losses.append(torch.tensor(steps_of(method, epochs=2, precision="bf16-mixed")))
+        if way == "cache":
+            assert {one.dtype for one in method.reference.states.values()} == {torch.bfloat16}
+    torch.testing.assert_close(*losses, rtol=0.02, atol=0.02)
 
 
 def test_another_model_is_asked_once_and_let_go():
@@ -176,13 +222,24 @@ def test_another_model_named_is_the_reference_of_a_model_named(tmp_path):
     assert not torch.allclose(losses[0], losses[2])
 
 
-def test_a_second_fit_on_other_rows_has_its_own_start():
+def test_a_second_fit_on_the_same_rows_keeps_the_start():
+    method = DPO(make_llama(), tokenizer=make_tokenizer(), retain_loss_type="KL")
+    steps_of(method)
+    first = method._caches
+    steps_of(method, epochs=2)
+    assert first.keys() == {"logprobs", "logits"}
+    assert all(method._caches[need] is cache for need, cache in first.items())
+
+
+def test_a_second_fit_on_other_rows_has_its_own_start_and_says_so(caplog):
     method = DPO(make_llama(), tokenizer=make_tokenizer())
     steps_of(method, epochs=1)
     first = dict(method.reference.values)
     data = UnlearningDataModule(RETAIN[:3], FORGET, batch_size=3)
     trainer = Trainer(max_epochs=1, limit_val_batches=0, accelerator="cpu", **QUIET)
-    trainer.fit(method, datamodule=data)
+    with caplog.at_level("WARNING", logger="unlearun"):
+        trainer.fit(method, datamodule=data)
+    assert "its reference is the model as it is now" in caplog.text
     assert len(method.reference.values) == 6
     assert not set(first) & set(method.reference.values)
     with pytest.raises(UnlearunError, match="reference_way: weights"):

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import random_batch
+from conftest import make_gpt2, random_batch
 from families import FAMILIES, LAYERS, VOCABULARY, WIDTH, make_family
 from torch import nn
 
 from unlearun.errors import UnlearunError
-from unlearun.models import Policy, check_layer, find_layers, output_projection
-from unlearun.models.layers import run_up_to
+from unlearun.models import OriginalWeights, Policy, check_layer, find_layers, output_projection
+from unlearun.models.layers import first_trained_layer, run_up_to
 
 # The last linear map of the MLP as each architecture calls it, written down from the models' own sources.
 PROJECTIONS = {
@@ -192,6 +192,59 @@ def test_gradient_checkpointing_changes_nothing():
     assert gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradient, gradients[1][name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_frozen_layers_run_once_for_the_policy_and_its_start(family):
+    """Layers 0 and 1 are frozen; a change of layer 2 shows in the policy's states alone, and gradients reach it."""
+    model = make_family(family)
+    batch = random_batch(vocabulary=VOCABULARY)
+    expected = full_states(model, batch)[3]
+    layers = find_layers(model).layers
+    policy = Policy(model)
+    policy.requires_grad_(False)
+    output_projection(layers[2]).requires_grad_(True)
+    assert first_trained_layer(model) == 2
+    reference = OriginalWeights(policy)
+    policy(batch, "hidden", 3)  # the first time it also tries what the architecture can
+    with torch.no_grad():
+        output_projection(layers[2]).weight.mul_(1.5)
+    moved = full_states(model, batch)[3]
+    before, runs = fingerprint(model), []
+    handles = [layer.register_forward_hook(lambda *_, i=i: runs.append(i)) for i, layer in enumerate(layers)]
+    for order in ("reference", "policy"):
+        runs.clear()
+        with policy.sharing_frozen_layers():
+            if order == "policy":
+                hidden = policy(batch, "hidden", 3)
+            frozen = reference.hidden(batch, 3)
+            if order == "reference":
+                hidden = policy(batch, "hidden", 3)
+        assert runs == [0, 1, 2, 3, 2, 3]
+        torch.testing.assert_close(frozen, expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(hidden, moved, rtol=0, atol=1e-6)
+        assert not frozen.requires_grad
+        (weight,) = torch.autograd.grad(hidden.sum(), output_projection(layers[2]).weight)
+        (alone,) = torch.autograd.grad(policy(batch, "hidden", 3).sum(), output_projection(layers[2]).weight)
+        torch.testing.assert_close(weight, alone, rtol=1e-9, atol=1e-9)
+    for handle in handles:
+        handle.remove()
+    assert fingerprint(model) == before
+
+
+@pytest.mark.parametrize("trained", ["model.embed_tokens", "lm_head", None])
+def test_what_is_trained_beside_the_layers_leaves_none_to_share(trained):
+    model = make_family("llama").requires_grad_(False)
+    if trained is not None:
+        model.get_submodule(trained).requires_grad_(True)
+    assert first_trained_layer(model) == (LAYERS if trained is None else 0)
+
+
+def test_with_dropout_every_forward_runs_for_itself():
+    model = make_gpt2(layers=4, dropout=0.5).requires_grad_(False)
+    policy, batch = Policy(model), random_batch()
+    with policy.sharing_frozen_layers():
+        assert not torch.equal(policy(batch, "hidden", 1), policy(batch, "hidden", 1))
 
 
 def test_padding_changes_no_real_token():

@@ -220,6 +220,26 @@ class UnlearningDataModule(LightningDataModule):
         """Return the rows evaluated under a name: all, or a choice by seed, in the order of the set."""
         return self.sets.choose(self.evaluated[name], self.max_eval_rows)
 
+    def drawn(self, name: str) -> list[Example]:
+        """Return the rows of a trained set that this process draws in the fit of its Trainer, or all if none is told.
+
+        Args:
+            name: forget or retain.
+        """
+        examples, trainer = self.examples(name), self.trainer
+        if trainer is None or trainer.overfit_batches or (trainer.max_epochs or 0) <= 0:  # type: ignore[attr-defined]
+            return list(examples)
+        left = trainer.max_steps * trainer.accumulate_grad_batches if trainer.max_steps >= 0 else float("inf")
+        sampler, rows = self._sampler(name), set[int]()
+        for epoch in range(trainer.max_epochs or 0):
+            sampler.set_epoch(epoch)
+            for draw in sampler:
+                if left <= 0 or len(rows) == len(examples):
+                    return [examples[row] for row in sorted(rows)]
+                rows.update(draw.rows)
+                left -= 1
+        return [examples[row] for row in sorted(rows)]
+
     @property
     def questions_per_batch(self) -> int:
         """How many questions a forward of an evaluation takes."""
@@ -319,8 +339,14 @@ class UnlearningDataModule(LightningDataModule):
         return int(pad) if pad is not None else formatter.end_id
 
     def _train_loader(self, name: str) -> DataLoader[Batch]:
-        examples = self.examples(name)
-        alternates = self._alternates if name == "forget" else None
+        batches = DrawnBatches(self.examples(name), self._pad_id(), self._alternates_of(name), self.batch_size)
+        return self._loader(batches, self._sampler(name))
+
+    def _alternates_of(self, name: str) -> list[Example] | None:
+        return self._alternates if name == "forget" else None
+
+    def _sampler(self, name: str) -> StepSampler:
+        examples, alternates = self.examples(name), self._alternates_of(name)
         anchor = self.anchor if self.anchor in self.trained else self.trained[0]
         trainer = self.trainer
         sampler = StepSampler(
@@ -335,7 +361,7 @@ class UnlearningDataModule(LightningDataModule):
         )
         limit = trainer.limit_train_batches if trainer is not None else None
         sampler.most = limit if isinstance(limit, int) or limit is None else int(limit * len(sampler))
-        return self._loader(DrawnBatches(examples, self._pad_id(), alternates, self.batch_size), sampler)
+        return sampler
 
     def _eval_loader(self, name: str) -> DataLoader[Batch]:
         formatter, trainer = self._formatter(), self.trainer

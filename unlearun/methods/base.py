@@ -55,9 +55,11 @@ class UnlearningMethod(ReferencedModule):
         model: A hub id, a folder, a GGUF file, ``pocket`` (ships with the package), or a model object.
         tokenizer: A hub id, a folder or a tokenizer object. None: the model's own.
         reference: The frozen model that a loss compares with. None: the model as it is at the start.
-        reference_way: How it is kept. "cache": the log-probabilities of all answers, computed once before step 0.
-            "weights": the trained weights as they were, put back while they are asked. "copy": a frozen copy of the
-            whole model. "auto": the cheapest that gives the loss what it needs; all give the same numbers.
+        reference_way: How it is kept. "cache": the log-probabilities or last hidden states of all answers, computed
+            once before step 0. "weights": the trained weights as they were, put back while they are asked. "copy": a
+            frozen copy of the whole model. "auto": the cheapest that gives the loss what it needs; all give the same
+            numbers.
+        reference_cache_gb: "auto" keeps hidden states of up to so many GB, in the CPU's memory.
         gamma: Weight of the forget loss.
         alpha: Weight of the retain loss.
         retain_loss_type: "NLL", the negative log-likelihood of the retain answers, or "KL", the divergence from
@@ -82,6 +84,7 @@ class UnlearningMethod(ReferencedModule):
         tokenizer: TokenizerLike | None = None,
         reference: ModelLike | None = None,
         reference_way: ReferenceWay = "auto",
+        reference_cache_gb: float = 4.0,
         gamma: float = 1.0,
         alpha: float = 1.0,
         retain_loss_type: Literal["NLL", "KL"] = "NLL",
@@ -89,7 +92,7 @@ class UnlearningMethod(ReferencedModule):
         dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32",
         compile_model: bool = False,
     ) -> None:
-        super().__init__(reference, reference_way)
+        super().__init__(reference, reference_way, reference_cache_gb)
         check_choice("retain_loss_type", retain_loss_type, ("NLL", "KL"))
         check_bounds(gamma=(gamma, 0.0), alpha=(alpha, 0.0))
         self.gamma = gamma

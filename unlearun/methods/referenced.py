@@ -6,22 +6,25 @@ Shapes: B rows.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from torch import distributed
 
-from unlearun.data import Batch, UnlearningDataModule, collate
-from unlearun.errors import UnlearunError, check_choice
+from unlearun.data import Batch, Example, UnlearningDataModule, collate
+from unlearun.errors import UnlearunError, check_bounds, check_choice
 from unlearun.methods.evaluated import EvaluatedModule
 from unlearun.models import (
     CachedLogprobs,
+    CachedStates,
     FrozenCopy,
+    FrozenHead,
     LiveReference,
     ModelLike,
     OriginalWeights,
     Reference,
+    SplitReference,
     load_model,
     weights_digest,
 )
@@ -31,7 +34,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 ReferenceNeed: TypeAlias = Literal["logprobs", "logits", "hidden"]
+Rows: TypeAlias = Callable[[], Iterator[Batch]]
 ReferenceWay: TypeAlias = Literal["auto", "cache", "weights", "copy"]
 WAYS = ("auto", "cache", "weights", "copy")
 
@@ -42,6 +47,7 @@ class ReferencedModule(EvaluatedModule):
     Args:
         reference: The frozen model. None: the model as it is at the start.
         reference_way: "cache", "weights", "copy" or "auto"; see `UnlearningMethod`.
+        reference_cache_gb: What cached hidden states may take; see `UnlearningMethod`.
 
     Attributes:
         run_folder: Where a cache is written, if anywhere.
@@ -49,13 +55,16 @@ class ReferencedModule(EvaluatedModule):
 
     dtype_name: str
 
-    def __init__(self, reference: ModelLike | None, reference_way: ReferenceWay) -> None:
+    def __init__(self, reference: ModelLike | None, reference_way: ReferenceWay, reference_cache_gb: float) -> None:
         super().__init__()
         check_choice("reference_way", reference_way, WAYS)
+        check_bounds(reference_cache_gb=(reference_cache_gb, 0.0))
         self.reference_way = reference_way
+        self.reference_cache_gb = reference_cache_gb
         self.run_folder: Path | None = None
         self._given_reference = reference
         self._reference: Reference | None = None
+        self._caches: dict[ReferenceNeed, CachedLogprobs | CachedStates] = {}
 
     @property
     def model(self) -> PreTrainedModel:
@@ -91,24 +100,25 @@ class ReferencedModule(EvaluatedModule):
             self.keep_reference()
 
     def prepare_reference(self) -> None:
-        """Bring the reference to the device and precision of the run, and replace it by a cache where that will do.
+        """Bring the reference to the device and precision of the run, and replace it by caches where they will do.
 
         Raises:
-            UnlearunError: A cache was asked for, and the loss reads more than log-probabilities.
+            UnlearunError: A cache was asked for, and the loss reads more than can be cached.
         """
         if not self.needs_reference:
             return
-        if self.reference_way == "cache" and not self._can_cache():
+        cached = self._to_cache()
+        if self.reference_way == "cache" and cached != self.reference_needs:
             raise UnlearunError(
-                f"reference_way is 'cache', which holds log-probabilities of the rows of an UnlearningDataModule; the "
-                f"loss of {type(self).__name__} reads {' and '.join(sorted(self.reference_needs))}: use auto"
+                "reference_way is 'cache', which holds log-probabilities and last hidden states of the rows of an "
+                f"UnlearningDataModule; the loss of {type(self).__name__} reads "
+                f"{' and '.join(sorted(self.reference_needs))}: use auto"
             )
-        if self._can_cache():
-            self._reference = self._find_cache(self._data())
-        else:
-            if isinstance(self._reference, CachedLogprobs):  # of an earlier fit, which does not know this one's rows
-                self._reference = None
-            self.reference.convert(self.trainer.precision_plugin.convert_module)
+        if cached:
+            self._reference = self._make_caches(self._data(), cached)
+        elif self._caches:  # of an earlier fit, which do not know this one's rows
+            self._reference, self._caches = None, {}
+        self.reference.convert(self.trainer.precision_plugin.convert_module)
         log.info("reference: %s", self.reference.describe())
 
     def release_reference(self) -> None:
@@ -126,55 +136,102 @@ class ReferencedModule(EvaluatedModule):
             return FrozenCopy(given)
         return FrozenCopy(self.model) if self.reference_way == "copy" else OriginalWeights(self.policy)
 
-    def _can_cache(self) -> bool:
-        """Say whether log-probabilities of known rows are all that the loss reads."""
-        known = isinstance(getattr(self._trainer, "datamodule", None), UnlearningDataModule)
-        return known and self.reference_needs == {"logprobs"} and self.reference_way in ("auto", "cache")
+    def _to_cache(self) -> set[ReferenceNeed]:
+        """Choose what is computed once, before step 0, instead of live."""
+        data = getattr(self._trainer, "datamodule", None)
+        if not isinstance(data, UnlearningDataModule) or self.reference_way not in ("auto", "cache"):
+            return set()
+        needs = set(self.reference_needs) - {"hidden"}  # of a few layers, which cost less live
+        if "logits" in needs and not self._fits_states(data):
+            needs.remove("logits")
+        return needs
 
-    def _find_cache(self, data: UnlearningDataModule) -> Reference:
+    def _fits_states(self, data: UnlearningDataModule) -> bool:
+        """Say whether the last hidden states of all retain answers can be kept."""
+        model = self.model if self._given_reference is None else self._live_reference().model
+        width = model.config.get_text_config().hidden_size * next(model.parameters()).element_size()
+        size = sum(row.labelled for row in data.drawn("retain")) * width
+        return FrozenHead.fits(model) and (self.reference_way == "cache" or size <= self.reference_cache_gb * 1e9)
+
+    def _live_reference(self, keep: bool = True) -> LiveReference:
+        """Return the model as it was at the start of the first fit or, where that is forgotten, as it is now.
+
+        Args:
+            keep: Whether it is asked after the first step, too.
+        """
+        if isinstance(self._reference, LiveReference):
+            return self._reference
+        if self._given_reference is None and self._caches:
+            log.warning("this fit has other rows than the one before; its reference is the model as it is now")
+        if self._given_reference is None and not keep:
+            return OriginalWeights(self.policy, keep=False)
+        self._reference = self._make_reference()
+        return self._reference
+
+    def _make_caches(self, data: UnlearningDataModule, cached: set[ReferenceNeed]) -> Reference:
+        """Compute what is to be cached, but for what an earlier fit has; what else is read stays live."""
+        rows: dict[ReferenceNeed, Rows] = {
+            "logprobs": lambda: self._batches([*data.examples("forget"), *(data.alternates() or [])]),
+            "logits": lambda: self._batches(data.drawn("retain")),
+        }
+        known = [need for need, cache in self._caches.items() if need in cached and cache.knows(rows[need]())]
+        parts: dict[ReferenceNeed, Reference] = {need: self._caches[need] for need in known}
+        live = self.reference_needs - cached
+        if live or parts.keys() != cached:
+            start = self._live_reference(keep=bool(live))
+            start.convert(self.trainer.precision_plugin.convert_module)
+            for need in cached - parts.keys():
+                make = self._find_logprobs if need == "logprobs" else self._compute_states
+                parts[need] = self._caches[need] = make(rows[need], start)
+            parts.update(dict.fromkeys(live, start))
+        both = len(parts) > 1
+        return SplitReference(parts["logprobs"], parts["logits"]) if both else next(iter(parts.values()))
+
+    def _find_logprobs(self, rows: Rows, start: LiveReference) -> CachedLogprobs:
         """Compute S_ref of all forget rows, or take what the run that is resumed has computed."""
         trainer: Any = self.trainer
-        start = self._reference
-        if isinstance(start, CachedLogprobs) and start.knows(self._forget_batches(data)):
-            return start  # of an earlier fit; of other rows, this fit has its own start
-        if not isinstance(start, LiveReference):
-            given = self._given_reference is not None
-            start = self._make_reference() if given else OriginalWeights(self.policy, keep=False)
-        start.convert(trainer.precision_plugin.convert_module)
         dtype = str(next(self.policy.parameters()).dtype)
         origin = {"weights": weights_digest(start), "dtype": dtype, "precision": str(trainer.precision)}
         found = CachedLogprobs.read(Path(trainer.ckpt_path).parent.parent) if trainer.ckpt_path else None
-        fits = found is not None and found.origin == origin and found.knows(self._forget_batches(data))
+        fits = found is not None and found.origin == origin and found.knows(rows())
         # The first process decides for all: a shard has a digest of its own, and the file may be on one machine.
         stored = trainer.strategy.broadcast(found.values if found is not None and fits else None)
         if stored is not None:
             return CachedLogprobs(stored, origin)
         if trainer.ckpt_path:
             log.info("the run that is resumed left no cached reference of these rows and weights; it is computed again")
+        batches = list(rows())
+        mine = batches[trainer.global_rank :: trainer.world_size]
         with trainer.precision_plugin.forward_context():
-            cache = CachedLogprobs.compute(start, self._mine(self._forget_batches(data)), origin)
-        cache.values = {key: value for share in self._shares(cache.values) for key, value in share.items()}
+            cache = CachedLogprobs.compute(start, self._in_step(mine), origin)
+        cache.values = {key: value for share in self._from_all(cache.values) for key, value in share.items()}
         if self.run_folder is not None and trainer.is_global_zero:
             cache.write(self.run_folder)
         return cache
 
-    def _forget_batches(self, data: UnlearningDataModule) -> Iterator[Batch]:
-        """Yield the forget rows and their alternates, those of about the same length together."""
-        rows = [*data.examples("forget"), *(data.alternates() or [])]
-        rows.sort(key=lambda row: len(row.input_ids))
-        for start in range(0, len(rows), data.questions_per_batch):
-            yield collate(rows[start : start + data.questions_per_batch], pad_id=0)
+    def _compute_states(self, rows: Rows, start: LiveReference) -> CachedStates:
+        """Compute the last hidden states of the retain rows that this process draws."""
+        with self.trainer.precision_plugin.forward_context():
+            return CachedStates.compute(start, self._in_step(list(rows())), self.device)
 
-    def _mine(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Yield this process's share of some batches, on its device."""
-        for number, batch in enumerate(batches):
-            if number % self.trainer.world_size == self.trainer.global_rank:
-                yield batch.to(self.device)
+    def _batches(self, rows: Sequence[Example]) -> Iterator[Batch]:
+        """Yield rows, those of about the same length together."""
+        rows = sorted(rows, key=lambda row: len(row.input_ids))
+        size = self._data().questions_per_batch
+        for start in range(0, len(rows), size):
+            yield collate(rows[start : start + size], pad_id=0)
 
-    def _shares(self, values: dict[int, float]) -> list[dict[int, float]]:
-        """Return what each process has computed."""
+    def _in_step(self, batches: list[Batch]) -> Iterator[Batch]:
+        """Yield batches on the device, as many on each process: where the model is sharded all run it together."""
+        most = max(self._from_all(len(batches)))
+        fillers = [batches[-1] if batches else next(self._batches(self._data().examples(self._data().trained[0])))]
+        for batch in batches + fillers * (most - len(batches)):
+            yield batch.to(self.device)
+
+    def _from_all(self, value: T) -> list[T]:
+        """Return what each process has."""
         if self.trainer.world_size == 1:
-            return [values]
-        shares: list[Any] = [None] * self.trainer.world_size
-        distributed.all_gather_object(shares, values)
-        return shares
+            return [value]
+        values: list[Any] = [None] * self.trainer.world_size
+        distributed.all_gather_object(values, value)
+        return values

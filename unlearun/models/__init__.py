@@ -1,23 +1,28 @@
 """The network: loading it, running it, freezing a reference of it, writing it."""
 
+from unlearun.models.cached_states import CachedStates
 from unlearun.models.export import CHECKPOINT_KEY, export_checkpoint, save_folder
 from unlearun.models.generation import greedy_answers
 from unlearun.models.gradients import gradient_norms
+from unlearun.models.head import FrozenHead
 from unlearun.models.layers import check_layer, find_layers, output_projection
 from unlearun.models.loading import ModelLike, TokenizerLike, load_model, load_tokenizer
 from unlearun.models.policy import Policy
-from unlearun.models.reference import FrozenCopy, LiveReference, OriginalWeights, Reference
+from unlearun.models.reference import FrozenCopy, LiveReference, OriginalWeights, Reference, SplitReference
 from unlearun.models.reference_cache import CachedLogprobs, weights_digest
 
 __all__ = [
     "CHECKPOINT_KEY",
     "CachedLogprobs",
+    "CachedStates",
     "FrozenCopy",
+    "FrozenHead",
     "LiveReference",
     "ModelLike",
     "OriginalWeights",
     "Policy",
     "Reference",
+    "SplitReference",
     "TokenizerLike",
     "check_layer",
     "export_checkpoint",

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from unlearun.data import Batch
 from unlearun.errors import UnlearunError
+from unlearun.models.head import scale_logits
 from unlearun.models.layers import Below, first_trained_layer, run_up_to
 from unlearun.models.prefix_tree import PrefixTree, deal, prefix_tree, token_rows, two_branches
 from unlearun.ops import TokenStats, answer_mask, token_logprobs, token_stats
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Want = Literal["logprobs", "stats", "logits", "hidden"]
+Want = Literal["logprobs", "stats", "logits", "states", "hidden"]
 
 HEAD_TOKENS = 128  # of which logits exist at a time where no gradient is; more are no faster
 KEPT_LOGITS = 1 << 26  # numbers that wait for the backward pass; of more, each chunk's are made again there
@@ -59,8 +60,9 @@ class Policy(nn.Module):
         Args:
             batch: Rows with labels.
             want: "logprobs": the log-probability of each label, ``(B, T)``, 0 where there is none. "stats": a
-                `TokenStats`. "logits": ``(N, V)``, the scores that predict the labels. "hidden": ``(B, T, D)``,
-                what decoder layer ``layer`` puts out; nothing after it runs.
+                `TokenStats`. "logits": ``(N, V)``, the scores that predict the labels. "states": ``(N, D)``, the last
+                hidden states, of which the head makes them. "hidden": ``(B, T, D)``, what decoder layer ``layer``
+                puts out; nothing after it runs.
             layer: Counted from 0, for "hidden".
 
         Returns:
@@ -75,6 +77,8 @@ class Policy(nn.Module):
         predicts, labels = _shift(batch.labels)
         tree = self._tree(batch)
         hidden = _pick(self._states(batch, tree), (_places(batch) if tree is None else tree.nodes)[predicts])
+        if want == "states":
+            return hidden
         if want == "logits":
             return self._head(hidden)
         if want == "logprobs":
@@ -221,14 +225,7 @@ class Policy(nn.Module):
     def _head(self, hidden: Tensor) -> Tensor:
         """Map last hidden states ``(N, D)`` to logits ``(N, V)`` as the architecture's own forward does."""
         logits = self.model.get_output_embeddings()(hidden)
-        config = self.model.config.get_text_config()
-        if (scale := getattr(config, "logit_scale", None)) is not None:  # Cohere
-            logits = logits * scale
-        if (divisor := getattr(config, "logits_scaling", None)) is not None:  # Granite
-            logits = logits / divisor
-        if (cap := getattr(config, "final_logit_softcapping", None)) is not None:  # Gemma 2 and 3
-            logits = cap * torch.tanh(logits / cap)
-        return logits
+        return scale_logits(logits, self.model.config.get_text_config())
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearun.data import Batch
+from unlearun.models.head import FrozenHead
 from unlearun.models.policy import Policy
 from unlearun.ops import sequence_logprobs
 
@@ -50,20 +51,75 @@ class Reference(ABC):
         """Say in a few words what is kept."""
 
 
+class SplitReference(Reference):
+    """Two references of one model, each for what it has.
+
+    Args:
+        logprobs: Asked for sequence log-probabilities.
+        logits: Asked for logits.
+    """
+
+    def __init__(self, logprobs: Reference, logits: Reference) -> None:
+        self._logprobs = logprobs
+        self._logits = logits
+
+    def sequence_logprobs(self, batch: Batch) -> Tensor:
+        """See `Reference`."""
+        return self._logprobs.sequence_logprobs(batch)
+
+    def logits(self, batch: Batch) -> Tensor:
+        """See `Reference`."""
+        return self._logits.logits(batch)
+
+    def hidden(self, batch: Batch, layer: int) -> Tensor:
+        """See `Reference`."""
+        return self._logits.hidden(batch, layer)
+
+    def convert(self, change: Callable[[nn.Module], nn.Module]) -> None:
+        """See `Reference`."""
+        self._logprobs.convert(change)
+        self._logits.convert(change)
+
+    def describe(self) -> str:
+        """See `Reference`."""
+        return f"{self._logprobs.describe()}; {self._logits.describe()}"
+
+
 class LiveReference(Reference):
     """A reference that runs a policy when it is asked."""
+
+    @property
+    @abstractmethod
+    def model(self) -> PreTrainedModel:
+        """The transformers model that it runs."""
 
     @abstractmethod
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Yield name and value of every weight that its numbers come from."""
 
     @abstractmethod
-    def running(self, device: torch.device) -> AbstractContextManager[nn.Module]:
+    def running(self, device: torch.device) -> AbstractContextManager[Policy]:
         """Give the policy as it was at the start, without dropout, for as long as the context lasts.
 
         Args:
             device: Where it must run.
         """
+
+    @torch.no_grad()
+    def states(self, batch: Batch) -> Tensor:
+        """Return the last hidden states ``(N, D)`` that predict the labels."""
+        with self.running(batch.input_ids.device) as policy:
+            states: Tensor = policy(batch, "states")
+            return states
+
+    def frozen_head(self, device: torch.device) -> FrozenHead:
+        """Return what makes logits of them.
+
+        Args:
+            device: Where it must run.
+        """
+        with self.running(device) as policy:
+            return FrozenHead(policy.model)
 
     @torch.no_grad()
     def sequence_logprobs(self, batch: Batch) -> Tensor:
@@ -102,8 +158,13 @@ class OriginalWeights(LiveReference):
         trained = {name: weight for name, weight in policy.named_parameters() if weight.requires_grad}
         self._kept = {name: weight.detach().clone() for name, weight in trained.items()} if keep else {}
 
+    @property
+    def model(self) -> PreTrainedModel:
+        """See `LiveReference`."""
+        return self.policy.model
+
     @contextmanager
-    def running(self, device: torch.device) -> Iterator[nn.Module]:
+    def running(self, device: torch.device) -> Iterator[Policy]:
         """See `LiveReference`."""
         was_training = self.policy.training
         self.policy.eval()
@@ -151,17 +212,22 @@ class FrozenCopy(LiveReference):
 
     def __init__(self, model: PreTrainedModel, copy: bool = True) -> None:
         frozen = Policy(deepcopy(model) if copy else model).requires_grad_(False)
-        self.policy: nn.Module = frozen.eval()
+        self.policy = frozen.eval()
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """See `LiveReference`."""
+        return self.policy.model
 
     @contextmanager
-    def running(self, device: torch.device) -> Iterator[nn.Module]:
+    def running(self, device: torch.device) -> Iterator[Policy]:
         """See `LiveReference`."""
         self.policy = self.policy.to(device)
         yield self.policy
 
     def convert(self, change: Callable[[nn.Module], nn.Module]) -> None:
         """See `Reference`."""
-        self.policy = change(self.policy)
+        self.policy = change(self.policy)  # type: ignore[assignment]
 
     def describe(self) -> str:
         """See `Reference`."""
