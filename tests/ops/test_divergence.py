@@ -99,11 +99,30 @@ def test_no_tokens():
     assert nothing.grad.shape == (0, 7)
 
 
-def test_only_the_gradient_is_as_large_as_the_logits():
-    reference, logits = torch.randn(2, 400, 50)
+@pytest.mark.parametrize("consume", [False, True])
+def test_only_the_gradient_is_as_large_as_the_logits_and_not_even_that_where_it_may_take_their_place(consume):
+    reference, scores = torch.randn(2, 400, 50)
+    logits = scores.requires_grad_() + 0
     with Largest() as forward:
-        found = token_kl(reference, logits.requires_grad_()).sum()
+        found = token_kl(reference, logits, consume).sum()
     with Largest() as backward:
+        torch.autograd.grad(found, logits)
+    large = [size for size in forward.sizes + backward.sizes if size > 64 * 50]
+    assert large == ([] if consume else [400 * 50] * 2)
+
+
+def test_consumed_logits_give_the_same_gradient_once():
+    reference, scores, weights = torch.randn(3, 70, 9).double()
+    gradients = []
+    for consume in (False, True):
+        leaf = scores.clone().requires_grad_()
+        (token_kl(reference, leaf * 1, consume) * weights[:, 0]).sum().backward()
+        gradients.append(leaf.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)
+    found = token_kl(reference, scores.clone().requires_grad_() * 1, consume=True).sum()
+    found.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="has consumed"):
         found.backward()
-    assert max(forward.sizes) <= 64 * 50
-    assert [size for size in backward.sizes if size > 64 * 50] == [400 * 50]
+    untouched = scores.clone()
+    token_kl(reference, scores, consume=True)  # no gradient is wanted, so nothing is written
+    assert torch.equal(scores, untouched)

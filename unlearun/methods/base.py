@@ -138,7 +138,7 @@ class UnlearningMethod(ReferencedModule):
             batch: Rows of the retain set.
         """
         if self.retain_loss_type == "KL":
-            divergence = token_kl(self.reference.logits(batch), self.policy(batch, "logits"))
+            divergence = token_kl(self.reference.logits(batch), self.policy(batch, "logits"), consume=True)
             return Term(divergence.sum(), batch.token_count)
         return Term(-self.policy(batch, "logprobs").sum(), batch.token_count)
 

@@ -15,12 +15,16 @@ from torch.autograd.function import once_differentiable
 from unlearun.ops.logprobs import logsumexp, split
 
 
-def token_kl(reference_logits: Tensor, logits: Tensor) -> Tensor:
+def token_kl(reference_logits: Tensor, logits: Tensor, consume: bool = False) -> Tensor:
     """Compute KL(ref ‖ π) at each token, in at least fp32 and a few tokens at a time.
+
+    Nothing of the size of the logits is kept for the backward pass but their gradient.
 
     Args:
         reference_logits: ``(N, V)`` scores of the frozen reference, which get no gradient; -inf forbids a token.
         logits: ``(N, V)`` scores of the model in training, likewise.
+        consume: Whether the gradient may be written over the logits. For whom nothing else reads them; the graph then
+            serves one backward pass.
 
     Returns:
         ``(N,)`` divergences in nats, never negative but for rounding; infinite where π forbids what ref does not.
@@ -28,32 +32,37 @@ def token_kl(reference_logits: Tensor, logits: Tensor) -> Tensor:
     >>> token_kl(torch.zeros(1, 3), torch.zeros(1, 3))
     tensor([0.])
     """
-    found: Tensor = _TokenKL.apply(reference_logits, logits)  # type: ignore[no-untyped-call]
+    found: Tensor = _TokenKL.apply(reference_logits, logits, consume)  # type: ignore[no-untyped-call]
     return found
 
 
 class _TokenKL(Function):
-    """Its gradient is softmax(π) minus softmax(ref), so nothing of the size of the logits need be kept but them."""
+    """Its gradient, softmax(π) minus softmax(ref), is at hand once it is computed, so no logits need wait."""
 
     @staticmethod
-    def forward(ctx: Any, reference: Tensor, logits: Tensor) -> Tensor:  # noqa: ANN401
-        totals = logsumexp(reference), logsumexp(logits)
-        ctx.save_for_backward(reference, logits, *totals)
-        parts = []
-        for theirs, ours, *sums in split(reference, logits, *(total.unsqueeze(-1) for total in totals)):
-            expected, found = theirs - sums[0], ours - sums[1]
+    def forward(ctx: Any, reference: Tensor, logits: Tensor, consume: bool) -> Tensor:  # noqa: ANN401
+        columns = [reference, logits, *(total.unsqueeze(-1) for total in (logsumexp(reference), logsumexp(logits)))]
+        wanted, parts = ctx.needs_input_grad[1], []
+        if wanted:
+            columns.append(logits if consume else torch.empty_like(logits))
+        for theirs, ours, their_sum, our_sum, *into in split(*columns):
+            expected, found = theirs - their_sum, ours - our_sum
             weights = expected.exp()
             # A weight of 0 has no part in the sum, whatever it is multiplied with.
             parts.append(expected.sub_(found).masked_fill_(weights == 0, 0).mul_(weights).sum(-1))
+            if wanted:
+                into[0].copy_(found.exp_().sub_(weights))
+        if wanted:
+            ctx.save_for_backward(columns[-1])
+        ctx.consume, ctx.consumed = consume, False
         return torch.cat(parts)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:  # noqa: ANN401
-        reference, logits, *totals = ctx.saved_tensors
-        result = torch.empty_like(logits)
-        columns = (column.unsqueeze(-1) for column in (*totals, gradient))
-        for into, theirs, ours, their_sum, our_sum, weight in split(result, reference, logits, *columns):
-            difference = (ours - our_sum).exp_().sub_((theirs - their_sum).exp_())
-            into.copy_(difference.mul_(weight))
-        return None, result
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:  # noqa: ANN401
+        if ctx.consumed:
+            raise RuntimeError("a second backward pass through divergences whose logits the first one has consumed")
+        ctx.consumed = ctx.consume
+        (difference,) = ctx.saved_tensors
+        weight = gradient.unsqueeze(-1).to(difference.dtype)
+        return None, difference.mul_(weight) if ctx.consume else difference * weight, None
