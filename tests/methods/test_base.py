@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from allocations import Largest
 from conftest import FORGET, RETAIN, make_gpt2, make_llama, make_tokenizer, random_batch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.plugins import MixedPrecision
@@ -84,19 +85,55 @@ def test_dropout_is_on_in_training_and_off_in_the_reference():
     assert torch.equal(first, second)
 
 
-def test_gradient_checkpointing_changes_no_gradient():
-    batch = {"forget": random_batch(), "retain": random_batch(seed=2)}
-    gradients, runs = [], []
-    for checkpointing in (False, True):
-        method = GradDiff(make_llama(), gradient_checkpointing=checkpointing)
-        method.training_step(batch, 0)  # the first forward also checks the head
-        calls = []
-        method.model.model.layers[0].mlp.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
-        method.training_step(batch, 0).backward()
-        gradients.append([p.grad for p in method.parameters()])
-        runs.append(len(calls))
-    assert runs == [2, 4]  # forget and retain, each computed again in the backward pass
-    assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(*gradients, strict=True))
+@pytest.mark.parametrize("make", [make_llama, make_gpt2])
+@pytest.mark.parametrize(("checkpointing", "runs"), [(False, 2), ("selective", 4), (True, 4)])
+def test_gradient_checkpointing_changes_no_gradient(checkpointing, runs, make):
+    """Forget and retain each run once, and once more in the backward pass."""
+    batch = {"forget": random_batch(seed=1), "retain": random_batch(seed=2)}
+    expected = gradients(GradDiff(make()), batch)
+    method = GradDiff(make(), gradient_checkpointing=checkpointing)
+    method.training_step(batch, 0)  # the first forward also checks the head
+    calls = []
+    layer = method.model.get_submodule("model.layers.0.mlp" if make is make_llama else "transformer.h.0.mlp")
+    layer.register_forward_pre_hook(lambda *_: calls.append(1))
+    found = gradients(method, batch)
+    assert len(calls) == runs
+    assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(found, expected, strict=True))
+
+
+def gradients(method, batch):
+    method.zero_grad()
+    method.training_step(batch, 0).backward()
+    return [parameter.grad for parameter in method.parameters()]
+
+
+def test_selective_checkpointing_keeps_matrix_products_and_computes_the_rest_again():
+    """What waits for the backward pass lies between all and nothing, and no matrix product runs twice."""
+    sizes, products = {}, {}
+    for kind in (False, "selective", True):
+        method = GradDiff(make_llama(layers=4), gradient_checkpointing=kind, alpha=0.0)
+        batch = {"forget": random_batch(rows=4, tokens=30)}
+        method.training_step(batch, 0)
+        waiting = {}
+
+        def keep(tensor, waiting=waiting):
+            waiting[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        weights = {weight.untyped_storage().data_ptr() for weight in method.parameters()}
+        with Largest() as ran, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            method.training_step(batch, 0).backward()
+        sizes[kind] = sum(size for place, size in waiting.items() if place not in weights)
+        products[kind] = ran.calls["aten.mm.default"]
+    assert products["selective"] == products[False] < products[True]
+    assert sizes[True] < sizes[False]
+
+
+def test_an_unknown_kind_of_checkpointing():
+    with pytest.raises(
+        UnlearunError, match="gradient_checkpointing is 'some'; it must be one of true, false, selective"
+    ):
+        GradDiff(make_llama(), gradient_checkpointing="some")
 
 
 def test_only_trained_parameters_reach_the_optimizer():

@@ -20,6 +20,7 @@ from unlearun.errors import UnlearunError
 from unlearun.models.head import scale_logits
 from unlearun.models.layers import Below, first_trained_layer, run_up_to
 from unlearun.models.prefix_tree import PrefixTree, deal, prefix_tree, token_rows, two_branches
+from unlearun.models.tied_embeddings import only_seen_tokens
 from unlearun.ops import TokenStats, answer_mask, token_logprobs, token_stats
 
 if TYPE_CHECKING:
@@ -76,7 +77,9 @@ class Policy(nn.Module):
             self._check_head(batch.input_ids[:1, :4])
         predicts, labels = _shift(batch.labels)
         tree = self._tree(batch)
-        hidden = _pick(self._states(batch, tree), (_places(batch) if tree is None else tree.nodes)[predicts])
+        with nullcontext() if want == "states" else only_seen_tokens(self.model):
+            states = self._states(batch, tree)
+        hidden = _pick(states, (_places(batch) if tree is None else tree.nodes)[predicts])
         if want == "states":
             return hidden
         if want == "logits":
