@@ -1,7 +1,9 @@
 """Every method as a plain Hugging Face loop has it: what ours is measured against, and checked by.
 
 A deep-copied reference run live, full fp32 logits, forget and retain in forwards of their own, each padded to its
-longest row, unfused AdamW; for RMU the full depth, with gradients for all weights. It knows nothing of unlearun.
+longest row, unfused AdamW; for RMU the full depth, with gradients for all weights. The model gets the whole batch, as
+Hugging Face's trainers hand it over, so it makes its own loss of the labels, whether that is what is wanted or not. It
+knows nothing of unlearun.
 
 Shapes: B rows, T tokens, V vocabulary, D width.
 """
@@ -28,40 +30,46 @@ class Padded(NamedTuple):
     Attributes:
         ids: Tokens.
         mask: 1 at real ones.
+        labels: Tokens of the answer, else -100.
         targets: The token that follows, where it is one of the answer, else -100.
     """
 
     ids: Tensor
     mask: Tensor
+    labels: Tensor
     targets: Tensor
 
 
 def pad(rows: Sequence[Row], device: str) -> Padded:
     """Pad rows to the longest of them."""
     shape = (len(rows), max(len(ids) for ids, _ in rows))
-    batch = Padded(*(torch.full(shape, value) for value in (0, 0, -100)))
+    batch = Padded(*(torch.full(shape, value) for value in (0, 0, -100, -100)))
     for i, (ids, start) in enumerate(rows):
         batch.ids[i, : len(ids)] = torch.tensor(ids)
         batch.mask[i, : len(ids)] = 1
+        batch.labels[i, start : len(ids)] = torch.tensor(ids[start:])
         batch.targets[i, start - 1 : len(ids) - 1] = torch.tensor(ids[start:])
     return Padded(*(tensor.to(device) for tensor in batch))
 
 
 def logits(model: nn.Module, batch: Padded) -> Tensor:
-    """Return ``(B, T, V)``, in fp32 or more."""
-    scores = model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False).logits
+    """Return ``(B, T, V)``, in fp32 or more, of a model that has made its own loss, too."""
+    inputs = {"input_ids": batch.ids, "attention_mask": batch.mask, "labels": batch.labels}
+    scores = model(**inputs, use_cache=False).logits
     return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
 
-def token_nll(model: nn.Module, batch: Padded) -> Tensor:
-    """Return ``(B, T)``, 0 outside the answer."""
-    losses = cross_entropy(logits(model, batch).flatten(0, 1), batch.targets.flatten(), reduction="none")
+def token_nll(scores: Tensor, batch: Padded) -> Tensor:
+    """Return ``(B, T)`` of logits ``(B, T, V)``, 0 outside the answer."""
+    losses = cross_entropy(scores.flatten(0, 1), batch.targets.flatten(), reduction="none")
     return losses.view_as(batch.targets)
 
 
 def mean_nll(model: nn.Module, batch: Padded) -> Tensor:
-    """Return the mean over answer tokens."""
-    return token_nll(model, batch).sum() / (batch.targets >= 0).sum()
+    """Return the mean over answer tokens: the model's own loss, but for its fp32 where the model has more."""
+    scores = model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False).logits
+    losses = token_nll(scores.to(torch.promote_types(scores.dtype, torch.float32)), batch)
+    return losses.sum() / (batch.targets >= 0).sum()
 
 
 def mean_kl(model: nn.Module, frozen: nn.Module, batch: Padded) -> Tensor:
@@ -74,9 +82,9 @@ def mean_kl(model: nn.Module, frozen: nn.Module, batch: Padded) -> Tensor:
 
 def gain(model: nn.Module, frozen: nn.Module, batch: Padded) -> Tensor:
     """Return S - S_ref ``(B,)``."""
-    now = -token_nll(model, batch).sum(-1)
+    now = -token_nll(logits(model, batch), batch).sum(-1)
     with torch.no_grad():
-        start = -token_nll(frozen, batch).sum(-1)
+        start = -token_nll(logits(frozen, batch), batch).sum(-1)
     return now - start
 
 
@@ -91,7 +99,7 @@ def forget_loss(method: str, model: nn.Module, frozen: Any, batches: dict[str, P
     elif method == "dpo":
         margin = gain(model, frozen, batches["alternate"]) - gain(model, frozen, forget)
     else:
-        margin = token_nll(model, forget).sum(-1) / (forget.targets >= 0).sum(-1) - options["delta"]
+        margin = token_nll(logits(model, forget), forget).sum(-1) / (forget.targets >= 0).sum(-1) - options["delta"]
     return (-2 / beta * logsigmoid(beta * margin)).mean()
 
 

@@ -1,13 +1,14 @@
 """How long a step of each method takes, and how much memory, beside a plain Hugging Face loop on the same batches.
 
     python tests/benchmarks/training.py METHOD... [--model MODEL] [--data FOLDER] [--steps N] [--precision bf16-mixed]
+        [--checkpointing false|selective|true]
 
 METHOD is grad_ascent, grad_diff, grad_diff_kl, npo, dpo, simnpo, rmu, or all. Ours is the method, the datamodule and
 the Trainer as users have them; the plain loop stands in plain.py. Each runs in a process of its own, by turns, and
 must find the losses that the other finds. The first step warms up. Memory is the peak from the loaded model on:
-resident, or allocated on the GPU. Of several methods each plain loop is also compared with GradDiff's. Let nothing
-else run: the cores that a loop had are printed. The last line is JSON: an object, or a list of them for several
-methods.
+resident, which of a mapped file is what was read, or allocated on the GPU. Of several methods each plain loop is also
+compared with GradDiff's. Let nothing else run: the cores that a loop had are printed. The last line is JSON: an
+object, or a list of them for several methods.
 """
 
 from __future__ import annotations
@@ -51,6 +52,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="runs of each loop")
     parser.add_argument("--batch", type=int, default=8, help="rows of each set a step")
     parser.add_argument("--precision", choices=["32-true", "bf16-mixed"], default="32-true")
+    parser.add_argument(
+        "--checkpointing",
+        choices=["false", "selective", "true"],
+        help="of ours; default: only grad_diff_kl, selective",
+    )
     parser.add_argument("--layer", type=int, help="of RMU; default: a quarter of the depth")
     parser.add_argument("--seed", type=int, default=0, help="what the rows are drawn from")
     chosen = parser.parse_args()
@@ -62,6 +68,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = alone(as_folder, chosen.model, folder)
         work = Work(methods[0], model, forget, retain, chosen.steps + 1, chosen.precision, chosen.layer)
+        if chosen.checkpointing is not None:
+            kind = {"false": False, "true": True}.get(chosen.checkpointing, chosen.checkpointing)
+            work = replace(work, checkpointing=kind)
         results = []
         for method in methods:
             results.append(compare(replace(work, method=method), chosen.rounds))
@@ -143,6 +152,7 @@ def prepare() -> None:
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     quiet()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("unlearun").setLevel(logging.ERROR)  # the evaluation that it warns about never runs
 
 
 def typical(runs: Sequence[Measured], what: str) -> float:

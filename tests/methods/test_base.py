@@ -322,23 +322,31 @@ def test_a_compiled_model_gives_the_same_loss_and_gradients(cls, monkeypatch):
     torch.testing.assert_close(found[1][1], found[0][1], rtol=1e-3, atol=1e-6)
 
 
-def test_one_set_is_differentiated_before_the_next_one_runs():
-    """When retain runs, all gradients of forget are there; the value that Lightning gets is that of both."""
-    seen = []
+@pytest.mark.parametrize("larger", ["forget", "retain"])
+def test_the_larger_set_is_differentiated_before_the_other_runs(larger):
+    """When the other runs, all gradients of the larger are there; the value that Lightning gets is that of both."""
+    seen = {}
 
     class Watched(GradDiff):
-        def retain_loss(self, batch):
-            seen.append(all(weight.grad is not None for weight in self.policy.parameters()))
-            return super().retain_loss(batch)
+        def _weighted_loss(self, name, batch):
+            seen[name] = all(weight.grad is not None for weight in self.policy.parameters())
+            return super()._weighted_loss(name, batch)
 
         def training_step(self, batch, batch_idx):
             loss = super().training_step(batch, batch_idx)
-            seen.append(loss.item() == pytest.approx(self._step_parts["loss"].item()))
+            seen["value"] = loss.item() == pytest.approx(self._step_parts["loss"].item())
+            seen["logged"] = list(self._step_parts)
             return loss
 
+    smaller = "retain" if larger == "forget" else "forget"
+    rows = {larger: FORGET, smaller: [{"question": "A?", "answer": "B"}]}
     method = Watched(make_llama(), tokenizer=make_tokenizer())
-    Trainer(max_steps=1, accelerator="cpu", **QUIET).fit(method, datamodule=UnlearningDataModule(FORGET, RETAIN))
-    assert seen == [True, True]
+    data = UnlearningDataModule(rows["forget"], rows["retain"])
+    Trainer(max_steps=1, accelerator="cpu", **QUIET).fit(method, datamodule=data)
+    assert seen[larger] is False
+    assert seen[smaller] is True
+    assert seen["value"]
+    assert seen["logged"] == ["loss", "forget_loss", "retain_loss"]
 
 
 def test_both_backward_passes_are_scaled_under_16_mixed():

@@ -133,7 +133,10 @@ class UnlearningMethod(ReferencedModule):
 
     @property
     def reference_needs(self) -> frozenset[ReferenceNeed]:
-        """What the loss reads of the frozen model: "logprobs" of whole answers, "logits", "hidden" states."""
+        """What the loss reads of the frozen model.
+
+        "logprobs" of whole forget answers and their alternates, "logits" of retain answers, "hidden" states of any.
+        """
         return frozenset({"logits"} if self.retain_loss_type == "KL" and "retain" in self.trained_sets else ())
 
     def forget_loss(self, batch: Batch) -> Term:
@@ -236,7 +239,8 @@ class UnlearningMethod(ReferencedModule):
     def training_step(self, batch: dict[str, Batch], batch_idx: int) -> Tensor:
         """Compute gamma * forget_loss + alpha * retain_loss of one micro-batch.
 
-        Under a Trainer the graph of one set at a time exists: all but the last are differentiated here.
+        Under a Trainer the graph of one set at a time exists: all but the last are differentiated here. The larger
+        set comes first, for the gradients, which the next one finds, are as large as the model.
 
         Args:
             batch: The forget batch and, where the method has a retain term, the retain batch.
@@ -256,7 +260,9 @@ class UnlearningMethod(ReferencedModule):
                 f"{', '.join(batch) or 'nothing'}: add {missing[0]}"
             )
         loss = torch.zeros((), device=self.device)
-        for name in self.trained_sets:
+        for name in ("loss", *(f"{name}_loss" for name in self.trained_sets)):
+            self.record(name, loss)  # in this order, whichever comes first
+        for name in sorted(self.trained_sets, key=lambda name: -batch[name].size):
             if loss.requires_grad and self._trainer is not None:
                 loss = self._differentiate(loss)
             loss = loss + self._weighted_loss(name, batch[name])

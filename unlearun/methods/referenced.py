@@ -181,6 +181,7 @@ class ReferencedModule(EvaluatedModule):
             start = self._live_reference(keep=bool(live))
             start.convert(self.trainer.precision_plugin.convert_module)
             for need in cached - parts.keys():
+                log.info("asking the reference about %d answers, once", sum(map(len, rows[need]())))
                 make = self._find_logprobs if need == "logprobs" else self._compute_states
                 parts[need] = self._caches[need] = make(rows[need], start)
             parts.update(dict.fromkeys(live, start))

@@ -19,6 +19,7 @@ from unlearun.data import Batch
 from unlearun.errors import UnlearunError
 from unlearun.models.head import scale_logits
 from unlearun.models.layers import Below, first_trained_layer, run_up_to
+from unlearun.models.memory import returned_behind
 from unlearun.models.prefix_tree import PrefixTree, deal, prefix_tree, token_rows, two_branches
 from unlearun.models.tied_embeddings import only_seen_tokens
 from unlearun.ops import TokenStats, answer_mask, token_logprobs, token_stats
@@ -77,7 +78,7 @@ class Policy(nn.Module):
             self._check_head(batch.input_ids[:1, :4])
         predicts, labels = _shift(batch.labels)
         tree = self._tree(batch)
-        with nullcontext() if want == "states" else only_seen_tokens(self.model):
+        with self._thrifty(head=want != "states"):
             states = self._states(batch, tree)
         hidden = _pick(states, (_places(batch) if tree is None else tree.nodes)[predicts])
         if want == "states":
@@ -163,6 +164,20 @@ class Policy(nn.Module):
         if tree is None:
             return self._decode(batch.input_ids, batch.attention_mask)
         return self._decode(tree.input_ids, tree.mask, tree.position_ids)
+
+    @contextmanager
+    def _thrifty(self, head: bool) -> Iterator[None]:
+        """Spare memory at the embedding in the backward pass.
+
+        Args:
+            head: Whether the head takes part.
+        """
+        if self.model.base_model._compiled_call_impl is not None:  # which would be compiled anew for either mode
+            yield
+            return
+        tied = only_seen_tokens(self.model) if head else nullcontext()
+        with tied, returned_behind(self.model.get_input_embeddings()):
+            yield
 
     def _hidden(self, batch: Batch, layer: int) -> Tensor:
         tree = self._tree(batch, layer)

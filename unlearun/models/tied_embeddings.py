@@ -38,7 +38,7 @@ def only_seen_tokens(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _is_plain_and_tied(model: PreTrainedModel, embedding: Any) -> bool:  # noqa: ANN401 - whatever the model has there
-    """Say whether autograd alone sees the gradient: processes that exchange it and compiled graphs want it dense."""
+    """Say whether autograd alone sees the gradient: processes that exchange it want it dense."""
     head: Any = model.get_output_embeddings()
     return (
         torch.is_grad_enabled()
@@ -47,5 +47,4 @@ def _is_plain_and_tied(model: PreTrainedModel, embedding: Any) -> bool:  # noqa:
         and embedding.weight.requires_grad
         and type(embedding.weight.data) is Tensor
         and not (distributed.is_available() and distributed.is_initialized())
-        and model.base_model._compiled_call_impl is None
     )
