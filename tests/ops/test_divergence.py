@@ -126,3 +126,14 @@ def test_consumed_logits_give_the_same_gradient_once():
     untouched = scores.clone()
     token_kl(reference, scores, consume=True)  # no gradient is wanted, so nothing is written
     assert torch.equal(scores, untouched)
+
+
+@pytest.mark.parametrize("sizes", [[100], [40, 60], [1, 33, 66]])
+def test_the_reference_may_come_in_pieces(sizes):
+    reference, scores, weights = torch.randn(3, 100, 9).double()
+    gradients = []
+    for given in (reference, iter(reference.split(sizes))):
+        leaf = scores.clone().requires_grad_()
+        (token_kl(given, leaf) * weights[:, 0]).sum().backward()
+        gradients.append(leaf.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)

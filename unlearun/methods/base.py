@@ -154,7 +154,8 @@ class UnlearningMethod(ReferencedModule):
             batch: Rows of the retain set.
         """
         if self.retain_loss_type == "KL":
-            divergence = token_kl(self.reference.logits(batch), self.policy(batch, "logits"), consume=True)
+            logits = self.policy(batch, "logits")
+            divergence = token_kl(self.reference.logit_pieces(batch), logits, consume=True)
             return Term(divergence.sum(), batch.token_count)
         return Term(-self.policy(batch, "logprobs").sum(), batch.token_count)
 
@@ -272,8 +273,6 @@ class UnlearningMethod(ReferencedModule):
         """Compute and log one set's part of the loss."""
         weight, part = (self.gamma, self.forget_loss) if name == "forget" else (self.alpha, self.retain_loss)
         loss = part(batch).mean()
-        if self.device.type == "cpu":
-            return_freed_memory()
         self.record("loss", weight * loss)
         self.record(f"{name}_loss", loss)
         if self._trainer is None:

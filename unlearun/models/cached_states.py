@@ -5,14 +5,14 @@ Shapes: B rows, N labelled tokens of the batch in row order, V vocabulary, D wid
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
 
 from unlearun.data import Batch
 from unlearun.errors import UnlearunError
-from unlearun.models.head import FrozenHead
+from unlearun.models.head import HEAD_TOKENS, FrozenHead
 from unlearun.models.reference import LiveReference, Reference
 from unlearun.models.reference_cache import row_keys
 
@@ -59,6 +59,14 @@ class CachedStates(Reference):
         Raises:
             UnlearunError: A row is not known.
         """
+        return torch.cat(list(self.logit_pieces(batch)))
+
+    def logit_pieces(self, batch: Batch) -> Iterator[Tensor]:
+        """See `Reference`.
+
+        Raises:
+            UnlearunError: A row is not known.
+        """
         wanted = [key for key, count in zip(row_keys(batch), batch.mask.sum(-1).tolist(), strict=True) if count]
         if not self._has(wanted):
             raise UnlearunError(
@@ -68,8 +76,8 @@ class CachedStates(Reference):
         states = torch.cat([self.states[key] for key in wanted] or [next(iter(self.states.values()))[:0]])
         self.head = self.head.to(batch.labels.device)
         with torch.no_grad():
-            logits: Tensor = self.head(states.to(batch.labels.device))
-            return logits
+            for some in states.to(batch.labels.device).split(HEAD_TOKENS):
+                yield self.head(some)
 
     def hidden(self, batch: Batch, layer: int) -> Tensor:
         """Not kept."""

@@ -14,6 +14,8 @@ from torch.nn.functional import linear
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
+HEAD_TOKENS = 128  # of which logits exist at a time where no gradient is; more are no faster
+
 
 def scale_logits(logits: Tensor, config: PretrainedConfig) -> Tensor:
     """Do to logits ``(N, V)`` what an architecture does behind its output embeddings.

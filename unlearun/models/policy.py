@@ -17,9 +17,9 @@ from torch.utils.checkpoint import checkpoint
 
 from unlearun.data import Batch
 from unlearun.errors import UnlearunError
-from unlearun.models.head import scale_logits
+from unlearun.models.head import HEAD_TOKENS, scale_logits
 from unlearun.models.layers import Below, first_trained_layer, run_up_to
-from unlearun.models.memory import returned_behind
+from unlearun.models.memory import return_freed_memory, returned_behind
 from unlearun.models.prefix_tree import PrefixTree, deal, prefix_tree, token_rows, two_branches
 from unlearun.models.tied_embeddings import only_seen_tokens
 from unlearun.ops import TokenStats, answer_mask, token_logprobs, token_stats
@@ -31,7 +31,6 @@ log = logging.getLogger(__name__)
 
 Want = Literal["logprobs", "stats", "logits", "states", "hidden"]
 
-HEAD_TOKENS = 128  # of which logits exist at a time where no gradient is; more are no faster
 KEPT_LOGITS = 1 << 26  # numbers that wait for the backward pass; of more, each chunk's are made again there
 HEADS = ("summary", "classifier")  # whose dropout no causal LM runs
 
@@ -178,6 +177,8 @@ class Policy(nn.Module):
         tied = only_seen_tokens(self.model) if head else nullcontext()
         with tied, returned_behind(self.model.get_input_embeddings()):
             yield
+        if torch.is_grad_enabled() and self.model.device.type == "cpu":
+            return_freed_memory()
 
     def _hidden(self, batch: Batch, layer: int) -> Tensor:
         tree = self._tree(batch, layer)

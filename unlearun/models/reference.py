@@ -34,6 +34,10 @@ class Reference(ABC):
     def logits(self, batch: Batch) -> Tensor:
         """Return the scores ``(N, V)`` that predict the labels."""
 
+    def logit_pieces(self, batch: Batch) -> Iterator[Tensor]:
+        """Yield the same a few tokens at a time, where that spares memory."""
+        yield self.logits(batch)
+
     @abstractmethod
     def hidden(self, batch: Batch, layer: int) -> Tensor:
         """Return what decoder layer ``layer``, counted from 0, puts out, ``(B, T, D)``."""
@@ -70,6 +74,10 @@ class SplitReference(Reference):
     def logits(self, batch: Batch) -> Tensor:
         """See `Reference`."""
         return self._logits.logits(batch)
+
+    def logit_pieces(self, batch: Batch) -> Iterator[Tensor]:
+        """See `Reference`."""
+        return self._logits.logit_pieces(batch)
 
     def hidden(self, batch: Batch, layer: int) -> Tensor:
         """See `Reference`."""

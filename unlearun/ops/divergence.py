@@ -5,6 +5,7 @@ Shapes: N labelled tokens, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -15,13 +16,14 @@ from torch.autograd.function import once_differentiable
 from unlearun.ops.logprobs import logsumexp, split
 
 
-def token_kl(reference_logits: Tensor, logits: Tensor, consume: bool = False) -> Tensor:
+def token_kl(reference_logits: Tensor | Iterable[Tensor], logits: Tensor, consume: bool = False) -> Tensor:
     """Compute KL(ref ‖ π) at each token, in at least fp32 and a few tokens at a time.
 
     Nothing of the size of the logits is kept for the backward pass but their gradient.
 
     Args:
-        reference_logits: ``(N, V)`` scores of the frozen reference, which get no gradient; -inf forbids a token.
+        reference_logits: ``(N, V)`` scores of the frozen reference, whole or in pieces of some tokens that are made as
+            they are asked for; they get no gradient; -inf forbids a token.
         logits: ``(N, V)`` scores of the model in training, likewise.
         consume: Whether the gradient may be written over the logits. For whom nothing else reads them; the graph then
             serves one backward pass.
@@ -40,22 +42,16 @@ class _TokenKL(Function):
     """Its gradient, softmax(π) minus softmax(ref), is at hand once it is computed, so no logits need wait."""
 
     @staticmethod
-    def forward(ctx: Any, reference: Tensor, logits: Tensor, consume: bool) -> Tensor:  # noqa: ANN401
-        columns = [reference, logits, *(total.unsqueeze(-1) for total in (logsumexp(reference), logsumexp(logits)))]
-        wanted, parts = ctx.needs_input_grad[1], []
+    def forward(ctx: Any, reference: Tensor | Iterable[Tensor], logits: Tensor, consume: bool) -> Tensor:  # noqa: ANN401
+        wanted, parts, at = ctx.needs_input_grad[1], [logits.new_zeros(0)], 0
+        result = logits if consume else torch.empty_like(logits) if wanted else None
+        for theirs in (reference,) if isinstance(reference, Tensor) else reference:
+            there = slice(at, at := at + len(theirs))
+            parts.append(_compare(theirs, logits[there], result[there] if result is not None and wanted else None))
         if wanted:
-            columns.append(logits if consume else torch.empty_like(logits))
-        for theirs, ours, their_sum, our_sum, *into in split(*columns):
-            expected, found = theirs - their_sum, ours - our_sum
-            weights = expected.exp()
-            # A weight of 0 has no part in the sum, whatever it is multiplied with.
-            parts.append(expected.sub_(found).masked_fill_(weights == 0, 0).mul_(weights).sum(-1))
-            if wanted:
-                into[0].copy_(found.exp_().sub_(weights))
-        if wanted:
-            ctx.save_for_backward(columns[-1])
+            ctx.save_for_backward(result)
         ctx.consume, ctx.consumed = consume, False
-        return torch.cat(parts)
+        return torch.cat(parts[1:] or parts)
 
     @staticmethod
     @once_differentiable
@@ -66,3 +62,17 @@ class _TokenKL(Function):
         (difference,) = ctx.saved_tensors
         weight = gradient.unsqueeze(-1).to(difference.dtype)
         return None, difference.mul_(weight) if ctx.consume else difference * weight, None
+
+
+def _compare(reference: Tensor, logits: Tensor, difference: Tensor | None) -> Tensor:
+    """Return the divergences ``(n,)`` of some tokens, and write softmax(π) minus softmax(ref) where that is wanted."""
+    columns = [reference, logits, *(total.unsqueeze(-1) for total in (logsumexp(reference), logsumexp(logits)))]
+    parts = []
+    for theirs, ours, their_sum, our_sum, *into in split(*columns, *([] if difference is None else [difference])):
+        expected, found = theirs - their_sum, ours - our_sum
+        weights = expected.exp()
+        # A weight of 0 has no part in the sum, whatever it is multiplied with.
+        parts.append(expected.sub_(found).masked_fill_(weights == 0, 0).mul_(weights).sum(-1))
+        if into:
+            into[0].copy_(found.exp_().sub_(weights))
+    return torch.cat(parts)
