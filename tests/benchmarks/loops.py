@@ -268,11 +268,17 @@ def settle(model: torch.nn.Module) -> None:
             module.p = 0.0  # the two would draw differently
 
 
-def apart(one: dict[str, float], other: dict[str, float]) -> float:
-    """Return how far the losses of a step are apart, relative to the second."""
+def apart(one: dict[str, float], other: dict[str, float], least: float = 1e-3) -> float:
+    """Return how far the losses of a step are apart, relative to the second.
+
+    Args:
+        one: The losses by name.
+        other: Likewise.
+        least: The smallest part of the largest loss that a difference is compared with.
+    """
     if one.keys() != other.keys():
         sys.exit(f"one loop has {', '.join(one)}, the other {', '.join(other)}")
     # The parts cancel in the sum, and a retain loss is 0 at the start: neither is a measure by itself.
     largest = max(map(abs, other.values()))
-    scales = {name: largest if name == "loss" else max(abs(value), 1e-3 * largest) for name, value in other.items()}
+    scales = {name: largest if name == "loss" else max(abs(value), least * largest) for name, value in other.items()}
     return max(abs(one[name] - other[name]) / scale for name, scale in scales.items())
