@@ -70,10 +70,3 @@ def test_to_moves_all_tensors_and_keeps_the_rest():
     assert (moved.step_tokens, moved.step_rows) == (40, 5)
     assert moved.alternate.step_tokens is None
     assert batch.input_ids.device.type == "cpu"
-
-
-def test_its_size_counts_padding_and_the_alternate():
-    batch = random_batch(rows=3, tokens=9)
-    assert batch.size == 27
-    batch.alternate = random_batch(rows=3, tokens=11)
-    assert batch.size == 60

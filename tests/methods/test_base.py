@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from allocations import Largest
 from conftest import FORGET, RETAIN, make_gpt2, make_llama, make_tokenizer, random_batch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, SingleDeviceStrategy
 
 from unlearun.data import UnlearningDataModule, collate
 from unlearun.errors import UnlearunError
@@ -368,13 +370,43 @@ def test_both_backward_passes_are_scaled_under_16_mixed():
         assert (one - other).norm() < 0.02 * one.norm()
 
 
-def test_gradients_of_a_fit_that_was_broken_off_are_dropped():
-    method = GradDiff(make_llama(), tokenizer=make_tokenizer())
+def test_what_a_fit_that_was_broken_off_has_left_is_dropped():
+    method = Recorded(make_llama(), tokenizer=make_tokenizer())
     for weight in method.policy.parameters():
         weight.grad = torch.full_like(weight, 1e6)
+    method.record("forget_loss", torch.tensor(1e6))
     method.optimizer = {"class_path": "torch.optim.SGD", "init_args": {"lr": 1e-3}}
     Trainer(max_steps=1, accelerator="cpu", **QUIET).fit(method, datamodule=UnlearningDataModule(FORGET, RETAIN))
     assert all(weight.abs().max() < 10 for weight in method.policy.parameters())
+    assert abs(method.steps[0]["forget_loss"]) < 100
+
+
+def test_gradients_do_not_pile_up_where_the_optimizer_step_is_anothers():
+    """Lightning's own example of a warm-up overrides it without letting go of the gradients; so do LBFGS's closures."""
+    norms = []
+
+    class Own(GradDiff):
+        def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure=None):
+            optimizer.step(closure=optimizer_closure)
+
+        def on_before_optimizer_step(self, optimizer):
+            norms.append(sum(weight.grad.norm().item() for weight in self.policy.parameters()))
+            super().on_before_optimizer_step(optimizer)
+
+    method = Own(make_llama(), tokenizer=make_tokenizer())
+    method.optimizer = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.0}}
+    data = UnlearningDataModule(FORGET, RETAIN[:4], batch_size=4)  # whole sets: every step has the same gradient
+    Trainer(max_steps=3, accelerator="cpu", **QUIET).fit(method, datamodule=data)
+    assert norms == pytest.approx([norms[0]] * 3, rel=1e-4)
+
+
+def test_strategies_that_forbid_it_get_one_backward_pass():
+    for strategy in (FSDPStrategy(), DeepSpeedStrategy.__new__(DeepSpeedStrategy)):
+        method = GradDiff(make_llama(), tokenizer=make_tokenizer())
+        method._trainer = SimpleNamespace(strategy=strategy)
+        assert not method._differentiates_in_parts()
+    method._trainer = SimpleNamespace(strategy=SingleDeviceStrategy("cpu"))
+    assert method._differentiates_in_parts()
 
 
 def test_gradients_are_let_go_of_after_each_step_and_accumulate_before_it():

@@ -19,7 +19,7 @@ def test_cached_states_and_a_frozen_head_give_the_logits_of_the_start(family):
     expected = model(batch.input_ids, attention_mask=batch.attention_mask).logits[batch.mask.roll(-1, dims=-1)].detach()
     policy = Policy(model)
     assert FrozenHead.fits(model)
-    cache = CachedStates.compute(OriginalWeights(policy, keep=False), [batch], torch.device("cpu"))
+    cache = CachedStates.compute(OriginalWeights(policy, keep=False), [batch], torch.device("cpu"), {})
     with torch.no_grad():
         for weight in model.parameters():
             weight.mul_(1.5)

@@ -137,3 +137,16 @@ def test_the_reference_may_come_in_pieces(sizes):
         (token_kl(given, leaf) * weights[:, 0]).sum().backward()
         gradients.append(leaf.grad)
     torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)
+
+
+def test_in_half_precision_the_gradient_meets_the_scale_of_the_loss_before_it_is_rounded():
+    """Differences of 1e-7 are lost in float16; times a scale of 65536 they are not."""
+    generator = torch.Generator().manual_seed(0)
+    reference = torch.randn(8, 5000, generator=generator).half()
+    scores = (reference.float() + 0.01 * torch.randn(8, 5000, generator=generator)).half()
+    exact = scores.double().softmax(-1) - reference.double().softmax(-1)
+    leaf = scores.clone().requires_grad_()
+    (65536 / 8 * token_kl(reference, leaf * 1, consume=True).sum()).backward()
+    found = leaf.grad.double() * 8 / 65536
+    assert leaf.grad.dtype == torch.float16
+    assert (found - exact).abs().sum() < 2e-3 * exact.abs().sum()

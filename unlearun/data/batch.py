@@ -52,11 +52,6 @@ class Batch:
         return self.input_ids.shape[0]
 
     @property
-    def size(self) -> int:
-        """Tokens that a forward pass takes, padding and the alternate included."""
-        return self.input_ids.numel() + (0 if self.alternate is None else self.alternate.size)
-
-    @property
     def mask(self) -> Tensor:
         """``(B, T)`` True at labelled tokens, the end-of-sequence token included."""
         return answer_mask(self.labels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from copy import deepcopy
+from itertools import count
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -227,11 +228,14 @@ class UnlearningDataModule(LightningDataModule):
             name: forget or retain.
         """
         examples, trainer = self.examples(name), self.trainer
-        if trainer is None or trainer.overfit_batches or (trainer.max_epochs or 0) <= 0:  # type: ignore[attr-defined]
+        epochs = 0 if trainer is None else trainer.max_epochs or 0
+        if trainer is None or max(trainer.max_steps, epochs) <= 0:
+            return list(examples)
+        if trainer.overfit_batches:  # type: ignore[attr-defined]
             return list(examples)
         left = trainer.max_steps * trainer.accumulate_grad_batches if trainer.max_steps >= 0 else float("inf")
         sampler, rows = self._sampler(name), set[int]()
-        for epoch in range(trainer.max_epochs or 0):
+        for epoch in range(epochs) if epochs > 0 else count():
             sampler.set_epoch(epoch)
             for draw in sampler:
                 if left <= 0 or len(rows) == len(examples):

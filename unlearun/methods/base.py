@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.cli import instantiate_class
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from torch import Tensor
 
 from unlearun.data import Batch
@@ -105,8 +106,10 @@ class UnlearningMethod(ReferencedModule):
     ) -> None:
         super().__init__(reference, reference_way, reference_cache_gb)
         check_choice("retain_loss_type", retain_loss_type, ("NLL", "KL"))
-        if not isinstance(gradient_checkpointing, bool):
-            check_choice("gradient_checkpointing", gradient_checkpointing, ("true", "false", "selective"))
+        if gradient_checkpointing not in (True, False, "selective"):
+            raise UnlearunError(
+                f"gradient_checkpointing is {gradient_checkpointing!r}; it must be one of true, false, selective"
+            )
         check_bounds(gamma=(gamma, 0.0), alpha=(alpha, 0.0))
         self.gamma = gamma
         self.alpha = alpha
@@ -218,7 +221,7 @@ class UnlearningMethod(ReferencedModule):
         """Put the policy in train mode, and the reference in the precision that the policy has by now."""
         self.check_positions()
         self.policy.train()
-        self.policy.zero_grad()  # what a fit that was broken off has left; from here on `optimizer_step` does it
+        self._step_parts = {}  # of a fit that was broken off
         self.prepare_reference()
         if any(isinstance(callback, GradientAccumulationScheduler) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
             raise UnlearunError("the accumulation must not change during a run; use trainer.accumulate_grad_batches")
@@ -260,11 +263,14 @@ class UnlearningMethod(ReferencedModule):
                 f"{type(self).__name__} trains on {' and '.join(self.trained_sets)}; the batch has only "
                 f"{', '.join(batch) or 'nothing'}: add {missing[0]}"
             )
+        if self._trainer is not None and batch_idx % self._trainer.accumulate_grad_batches == 0:
+            self.zero_grad()  # in the place of Lightning, see `optimizer_zero_grad`
         loss = torch.zeros((), device=self.device)
         for name in ("loss", *(f"{name}_loss" for name in self.trained_sets)):
             self.record(name, loss)  # in this order, whichever comes first
-        for name in sorted(self.trained_sets, key=lambda name: -batch[name].size):
-            if loss.requires_grad and self._trainer is not None:
+        # By numbers that all processes have in common: where the model is sharded they must run the same forwards.
+        for name in sorted(self.trained_sets, key=lambda name: -_labelled(batch[name])):
+            if loss.requires_grad and self._differentiates_in_parts():
                 loss = self._differentiate(loss)
             loss = loss + self._weighted_loss(name, batch[name])
         return loss
@@ -279,6 +285,10 @@ class UnlearningMethod(ReferencedModule):
             return weight * loss
         # Lightning divides by the accumulation and averages over processes; our denominators know both already.
         return weight * loss * self._trainer.accumulate_grad_batches * self._trainer.world_size
+
+    def _differentiates_in_parts(self) -> bool:
+        """Say whether a backward pass may run within the forward of the strategy; FSDP1 and DeepSpeed forbid it."""
+        return self._trainer is not None and not isinstance(self.trainer.strategy, (FSDPStrategy, DeepSpeedStrategy))
 
     def _differentiate(self, loss: Tensor) -> Tensor:
         """Add the gradients of a part of the loss to what is there, as Lightning will those of the rest.
@@ -297,6 +307,8 @@ class UnlearningMethod(ReferencedModule):
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
         """Do nothing: Lightning calls it between `training_step`, which leaves gradients, and its backward pass.
+
+        The former lets go of the gradients of the step before.
 
         Args:
             epoch: See Lightning.
@@ -351,6 +363,11 @@ class UnlearningMethod(ReferencedModule):
             "generation_config": _plain(self.model.generation_config.to_dict()),
             "model_config": {"model_type": self.model.config.model_type, **_plain(self.model.config.to_dict())},
         }
+
+
+def _labelled(batch: Batch) -> int:
+    """Return how many labels the optimizer step has of a set, alternates included."""
+    return batch.token_count + (0 if batch.alternate is None else batch.alternate.token_count)
 
 
 def _fused(optimizer: dict[str, Any], precision: str) -> dict[str, Any]:

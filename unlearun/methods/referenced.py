@@ -54,6 +54,12 @@ class ReferencedModule(EvaluatedModule):
     """
 
     dtype_name: str
+    retain_loss_type: str
+
+    @property
+    def trained_sets(self) -> tuple[str, ...]:
+        """The sets that the loss reads."""
+        raise NotImplementedError
 
     def __init__(self, reference: ModelLike | None, reference_way: ReferenceWay, reference_cache_gb: float) -> None:
         super().__init__()
@@ -110,14 +116,14 @@ class ReferencedModule(EvaluatedModule):
         cached = self._to_cache()
         if self.reference_way == "cache" and cached != self.reference_needs:
             raise UnlearunError(
-                "reference_way is 'cache', which holds log-probabilities and last hidden states of the rows of an "
-                f"UnlearningDataModule; the loss of {type(self).__name__} reads "
-                f"{' and '.join(sorted(self.reference_needs))}: use auto"
+                "reference_way is 'cache', which holds log-probabilities of forget rows and, for KL and a head that is "
+                "a linear map, hidden states of retain rows of an UnlearningDataModule; the loss of "
+                f"{type(self).__name__} reads {' and '.join(sorted(self.reference_needs))}: use auto"
             )
         if cached:
             self._reference = self._make_caches(self._data(), cached)
-        elif self._caches:  # of an earlier fit, which do not know this one's rows
-            self._reference, self._caches = None, {}
+        elif self._caches:
+            self._forget_caches()
         self.reference.convert(self.trainer.precision_plugin.convert_module)
         log.info("reference: %s", self.reference.describe())
 
@@ -142,16 +148,35 @@ class ReferencedModule(EvaluatedModule):
         if not isinstance(data, UnlearningDataModule) or self.reference_way not in ("auto", "cache"):
             return set()
         needs = set(self.reference_needs) - {"hidden"}  # of a few layers, which cost less live
-        if "logits" in needs and not self._fits_states(data):
+        if "logits" in needs and not self._can_cache_states(data):
             needs.remove("logits")
         return needs
 
-    def _fits_states(self, data: UnlearningDataModule) -> bool:
-        """Say whether the last hidden states of all retain answers can be kept."""
-        model = self.model if self._given_reference is None else self._live_reference().model
-        width = model.config.get_text_config().hidden_size * next(model.parameters()).element_size()
-        size = sum(row.labelled for row in data.drawn("retain")) * width
+    def _can_cache_states(self, data: UnlearningDataModule) -> bool:
+        """Say whether logits are those of retain rows, and the hidden states that make them can be kept."""
+        if "retain" not in self.trained_sets or self.retain_loss_type != "KL":
+            return False
+        new = self._given_reference is not None and "logits" not in self._caches
+        model = self._live_reference().model if new else self.model
+        itemsize = 2 if str(self.trainer.precision).endswith("-mixed") else next(model.parameters()).element_size()
+        width = model.config.get_text_config().hidden_size * itemsize
+        size = max(self._from_all(sum(row.labelled for row in data.drawn("retain")) * width))
         return FrozenHead.fits(model) and (self.reference_way == "cache" or size <= self.reference_cache_gb * 1e9)
+
+    def _forget_caches(self) -> None:
+        """Let go of what an earlier fit has computed, which does not serve this one."""
+        self._reference, self._caches = self._kept_live(), {}
+        if self._reference is None and self._given_reference is None:
+            log.warning(
+                "this fit draws rows that the one before did not, or has another precision: its reference is the model "
+                "as it is now; with reference_way: weights it would have stayed that of the first fit"
+            )
+
+    def _kept_live(self) -> LiveReference | None:
+        """Return what of the reference is no cache."""
+        whole = self._reference
+        parts = whole.parts.values() if isinstance(whole, SplitReference) else [whole]
+        return next((part for part in parts if isinstance(part, LiveReference)), None)
 
     def _live_reference(self, keep: bool = True) -> LiveReference:
         """Return the model as it was at the start of the first fit or, where that is forgotten, as it is now.
@@ -161,8 +186,6 @@ class ReferencedModule(EvaluatedModule):
         """
         if isinstance(self._reference, LiveReference):
             return self._reference
-        if self._given_reference is None and self._caches:
-            log.warning("this fit has other rows than the one before; its reference is the model as it is now")
         if self._given_reference is None and not keep:
             return OriginalWeights(self.policy, keep=False)
         self._reference = self._make_reference()
@@ -174,9 +197,12 @@ class ReferencedModule(EvaluatedModule):
             "logprobs": lambda: self._batches([*data.examples("forget"), *(data.alternates() or [])]),
             "logits": lambda: self._batches(data.drawn("retain")),
         }
-        known = [need for need, cache in self._caches.items() if need in cached and cache.knows(rows[need]())]
-        parts: dict[ReferenceNeed, Reference] = {need: self._caches[need] for need in known}
+        # All or none, and on all processes: one reference has one start.
+        if self._caches and not all(self._from_all(self._serve(cached, rows))):
+            self._forget_caches()
+        parts: dict[ReferenceNeed, Reference] = {need: self._caches[need] for need in cached & self._caches.keys()}
         live = self.reference_needs - cached
+        self._reference = self._kept_live()
         if live or parts.keys() != cached:
             start = self._live_reference(keep=bool(live))
             start.convert(self.trainer.precision_plugin.convert_module)
@@ -185,14 +211,24 @@ class ReferencedModule(EvaluatedModule):
                 make = self._find_logprobs if need == "logprobs" else self._compute_states
                 parts[need] = self._caches[need] = make(rows[need], start)
             parts.update(dict.fromkeys(live, start))
-        both = len(parts) > 1
-        return SplitReference(parts["logprobs"], parts["logits"]) if both else next(iter(parts.values()))
+        return SplitReference(parts) if len(parts) > 1 else next(iter(parts.values()))
+
+    def _serve(self, cached: set[ReferenceNeed], rows: dict[ReferenceNeed, Rows]) -> bool:
+        """Say whether the caches of an earlier fit have all that this one asks for."""
+        now = self._origin()
+        return cached <= self._caches.keys() and all(
+            self._caches[need].knows(rows[need]()) and now.items() <= self._caches[need].origin.items()
+            for need in cached
+        )
+
+    def _origin(self) -> dict[str, str]:
+        """Return what numbers of a reference depend on, beside rows and weights."""
+        return {"dtype": str(next(self.policy.parameters()).dtype), "precision": str(self.trainer.precision)}
 
     def _find_logprobs(self, rows: Rows, start: LiveReference) -> CachedLogprobs:
         """Compute S_ref of all forget rows, or take what the run that is resumed has computed."""
         trainer: Any = self.trainer
-        dtype = str(next(self.policy.parameters()).dtype)
-        origin = {"weights": weights_digest(start), "dtype": dtype, "precision": str(trainer.precision)}
+        origin = {"weights": weights_digest(start), **self._origin()}
         found = CachedLogprobs.read(Path(trainer.ckpt_path).parent.parent) if trainer.ckpt_path else None
         fits = found is not None and found.origin == origin and found.knows(rows())
         # The first process decides for all: a shard has a digest of its own, and the file may be on one machine.
@@ -213,7 +249,7 @@ class ReferencedModule(EvaluatedModule):
     def _compute_states(self, rows: Rows, start: LiveReference) -> CachedStates:
         """Compute the last hidden states of the retain rows that this process draws."""
         with self.trainer.precision_plugin.forward_context():
-            return CachedStates.compute(start, self._in_step(list(rows())), self.device)
+            return CachedStates.compute(start, self._in_step(list(rows())), self.device, self._origin())
 
     def _batches(self, rows: Sequence[Example]) -> Iterator[Batch]:
         """Yield rows, those of about the same length together."""

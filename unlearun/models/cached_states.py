@@ -6,6 +6,7 @@ Shapes: B rows, N labelled tokens of the batch in row order, V vocabulary, D wid
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,20 +26,25 @@ class CachedStates(Reference):
     Args:
         states: For the key of each row ``(n, D)``, what predicts its n labels; on the CPU.
         head: The frozen model's.
+        origin: What the values depend on beside row and weights: dtype and precision.
     """
 
-    def __init__(self, states: dict[int, Tensor], head: FrozenHead) -> None:
+    def __init__(self, states: dict[int, Tensor], head: FrozenHead, origin: dict[str, Any]) -> None:
         self.states = states
         self.head = head
+        self.origin = origin
 
     @classmethod
-    def compute(cls, reference: LiveReference, batches: Iterable[Batch], device: torch.device) -> CachedStates:
+    def compute(
+        cls, reference: LiveReference, batches: Iterable[Batch], device: torch.device, origin: dict[str, Any]
+    ) -> CachedStates:
         """Ask a reference for all rows of some batches.
 
         Args:
             reference: The frozen start.
             batches: On the device where it runs.
             device: That one.
+            origin: See `CachedStates`.
         """
         states: dict[int, Tensor] = {}
         for batch in batches:
@@ -47,7 +53,7 @@ class CachedStates(Reference):
                 found = found.to(torch.get_autocast_dtype(found.device.type))
             rows = found.cpu().split(batch.mask.sum(-1).tolist())
             states.update(zip(row_keys(batch), rows, strict=True))
-        return cls(states, reference.frozen_head(device))
+        return cls(states, reference.frozen_head(device), origin)
 
     def sequence_logprobs(self, batch: Batch) -> Tensor:
         """Not kept."""

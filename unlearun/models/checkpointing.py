@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
+from torch._ops import OpOverload
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
 if TYPE_CHECKING:
@@ -40,5 +41,13 @@ def checkpoint_layers(model: PreTrainedModel, kind: Checkpointing) -> None:
     model.activation_checkpointing_enable(settings)
 
 
-def _policy(_context: object, operation: object, *_args: object, **_kwargs: object) -> CheckpointPolicy:
-    return CheckpointPolicy.MUST_SAVE if operation in _KEPT else CheckpointPolicy.PREFER_RECOMPUTE
+def _policy(_context: object, operation: OpOverload, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+    keep = operation in _KEPT and not _draws(operation, args, kwargs)
+    return CheckpointPolicy.MUST_SAVE if keep else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def _draws(operation: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Say whether an operation has dropout in it: what draws must draw again, or all that follows draws otherwise."""
+    names = [argument.name for argument in operation._schema.arguments]
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    return bool(given.get("dropout_p", 0))

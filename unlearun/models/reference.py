@@ -6,10 +6,10 @@ Shapes: B rows, T tokens, N labelled tokens of the batch in row order, V vocabul
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -56,41 +56,42 @@ class Reference(ABC):
 
 
 class SplitReference(Reference):
-    """Two references of one model, each for what it has.
+    """Several references of one model, each for what it has.
 
     Args:
-        logprobs: Asked for sequence log-probabilities.
-        logits: Asked for logits.
+        parts: Which one is asked for "logprobs", "logits" and "hidden", those of them that are needed.
     """
 
-    def __init__(self, logprobs: Reference, logits: Reference) -> None:
-        self._logprobs = logprobs
-        self._logits = logits
+    def __init__(self, parts: Mapping[Any, Reference]) -> None:
+        self.parts = dict(parts)
 
     def sequence_logprobs(self, batch: Batch) -> Tensor:
         """See `Reference`."""
-        return self._logprobs.sequence_logprobs(batch)
+        return self.parts["logprobs"].sequence_logprobs(batch)
 
     def logits(self, batch: Batch) -> Tensor:
         """See `Reference`."""
-        return self._logits.logits(batch)
+        return self.parts["logits"].logits(batch)
 
     def logit_pieces(self, batch: Batch) -> Iterator[Tensor]:
         """See `Reference`."""
-        return self._logits.logit_pieces(batch)
+        return self.parts["logits"].logit_pieces(batch)
 
     def hidden(self, batch: Batch, layer: int) -> Tensor:
         """See `Reference`."""
-        return self._logits.hidden(batch, layer)
+        return self.parts["hidden"].hidden(batch, layer)
 
     def convert(self, change: Callable[[nn.Module], nn.Module]) -> None:
         """See `Reference`."""
-        self._logprobs.convert(change)
-        self._logits.convert(change)
+        for part in self._distinct():
+            part.convert(change)
 
     def describe(self) -> str:
         """See `Reference`."""
-        return f"{self._logprobs.describe()}; {self._logits.describe()}"
+        return "; ".join(part.describe() for part in self._distinct())
+
+    def _distinct(self) -> list[Reference]:
+        return list({id(part): part for _, part in sorted(self.parts.items(), reverse=True)}.values())
 
 
 class LiveReference(Reference):

@@ -44,13 +44,16 @@ class _TokenKL(Function):
     @staticmethod
     def forward(ctx: Any, reference: Tensor | Iterable[Tensor], logits: Tensor, consume: bool) -> Tensor:  # noqa: ANN401
         wanted, parts, at = ctx.needs_input_grad[1], [logits.new_zeros(0)], 0
-        result = logits if consume else torch.empty_like(logits) if wanted else None
+        # In half precision it would underflow before the scale of the loss comes in.
+        dtype = torch.float32 if logits.dtype == torch.float16 else logits.dtype
+        consume = consume and dtype == logits.dtype
+        result = logits if consume else torch.empty_like(logits, dtype=dtype) if wanted else None
         for theirs in (reference,) if isinstance(reference, Tensor) else reference:
             there = slice(at, at := at + len(theirs))
             parts.append(_compare(theirs, logits[there], result[there] if result is not None and wanted else None))
         if wanted:
             ctx.save_for_backward(result)
-        ctx.consume, ctx.consumed = consume, False
+        ctx.consume, ctx.consumed, ctx.dtype = consume, False, logits.dtype
         return torch.cat(parts[1:] or parts)
 
     @staticmethod
@@ -61,7 +64,8 @@ class _TokenKL(Function):
         ctx.consumed = ctx.consume
         (difference,) = ctx.saved_tensors
         weight = gradient.unsqueeze(-1).to(difference.dtype)
-        return None, difference.mul_(weight) if ctx.consume else difference * weight, None
+        found = difference.mul_(weight) if ctx.consume else (difference * weight).to(ctx.dtype)
+        return None, found, None
 
 
 def _compare(reference: Tensor, logits: Tensor, difference: Tensor | None) -> Tensor:
