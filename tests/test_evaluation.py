@@ -228,14 +228,15 @@ def rows_with_wrong_answers(rows):
 
 
 def test_two_processes_find_what_one_finds(tmp_path, monkeypatch):
-    """A whole fit in float64: the same records, texts and curves, to 1e-8."""
+    """A whole fit in float64, with cached references of both kinds: the same records, texts and curves, to 1e-8."""
     monkeypatch.chdir(tmp_path)
     make_llama().save_pretrained(tmp_path / "tiny")
     make_tokenizer().save_pretrained(tmp_path / "tiny")
     for name, rows in {"forget": FORGET[:3], "retain": RETAIN, "holdout": RETAIN[:3]}.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(rows_with_wrong_answers(rows)))
     command = [
-        *("fit", "--config", "simnpo", "--model.model", "tiny", "--model.dtype", "float64", "--data.utility", "null"),
+        *("fit", "--config", "npo", "--model.model", "tiny", "--model.dtype", "float64", "--data.utility", "null"),
+        *("--model.retain_loss_type", "KL"),
         *(part for name in ("forget", "retain", "holdout") for part in (f"--data.{name}", f"{name}.json")),
         *("--data.max_new_tokens", "4", "--data.eval_batch_size", "1", "--trainer.precision", "64-true"),
         *("--trainer.accelerator", "cpu", "--trainer.max_epochs", "2", "--trainer.enable_progress_bar", "false"),
@@ -246,8 +247,8 @@ def test_two_processes_find_what_one_finds(tmp_path, monkeypatch):
     done = subprocess.run(ran, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("run folder:") == 1
-    assert {path.name for path in (tmp_path / "outputs" / "simnpo").iterdir()} == {"1", "2"}
-    folders = [tmp_path / "outputs" / "simnpo" / number for number in ("1", "2")]
+    assert {path.name for path in (tmp_path / "outputs" / "npo").iterdir()} == {"1", "2"}
+    folders = [tmp_path / "outputs" / "npo" / number for number in ("1", "2")]
     for step in (0, 2, 4):
         (summary, examples), (other_summary, other_examples) = (texts_and_numbers(f, step) for f in folders)
         assert list(summary) == list(other_summary)

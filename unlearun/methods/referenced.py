@@ -206,7 +206,7 @@ class ReferencedModule(EvaluatedModule):
         if live or parts.keys() != cached:
             start = self._live_reference(keep=bool(live))
             start.convert(self.trainer.precision_plugin.convert_module)
-            for need in cached - parts.keys():
+            for need in sorted(cached - parts.keys()):  # in one order on all processes
                 log.info("asking the reference about %d answers, once", sum(map(len, rows[need]())))
                 make = self._find_logprobs if need == "logprobs" else self._compute_states
                 parts[need] = self._caches[need] = make(rows[need], start)
