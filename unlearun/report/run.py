@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning_utilities.core.rank_zero import rank_zero_only
 
 from unlearun.data import UnlearningDataModule
 from unlearun.methods import UnlearningMethod
@@ -96,9 +97,25 @@ def run_folder(trainer: Trainer) -> Path | None:
     return recorder.folder if recorder is not None else None
 
 
+class _Told(logging.Handler):
+    """Prints to whatever stderr is at the time: what was chosen, by the first process alone, and warnings."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one message."""
+        if record.levelno >= logging.WARNING or getattr(rank_zero_only, "rank", 0) == 0:
+            print(self.format(record), file=sys.stderr)  # noqa: T201 - messages for people
+
+
 @cache
 def quiet() -> None:
-    """Keep away what libraries tell of themselves and users cannot act on."""
+    """Keep away what libraries tell of themselves and users cannot act on, and show what ours says it has chosen.
+
+    A program that has set up logging for itself, or for ours, is left alone.
+    """
+    ours = logging.getLogger("unlearun")
+    if not ours.handlers and not logging.getLogger().handlers:
+        ours.addHandler(_Told())
+        ours.setLevel(logging.INFO)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for pattern in (
         r"LightningCLI's args parameter is intended.*",
