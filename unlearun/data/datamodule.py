@@ -229,9 +229,8 @@ class UnlearningDataModule(LightningDataModule):
         """
         examples, trainer = self.examples(name), self.trainer
         epochs = 0 if trainer is None else trainer.max_epochs or 0
-        if trainer is None or max(trainer.max_steps, epochs) <= 0:
-            return list(examples)
-        if trainer.overfit_batches:  # type: ignore[attr-defined]
+        endless = trainer is None or max(trainer.max_steps, epochs) <= 0
+        if trainer is None or endless or trainer.overfit_batches:  # type: ignore[attr-defined]
             return list(examples)
         left = trainer.max_steps * trainer.accumulate_grad_batches if trainer.max_steps >= 0 else float("inf")
         sampler, rows = self._sampler(name), set[int]()

@@ -248,7 +248,7 @@ class UnlearningMethod(ReferencedModule):
 
         Args:
             batch: The forget batch and, where the method has a retain term, the retain batch.
-            batch_idx: Not used.
+            batch_idx: Its number in the epoch; gradients are cleared where an optimizer step begins.
 
         Returns:
             A scalar. Its gradients with those that are there already, summed as Lightning does over micro-batches

@@ -6,7 +6,7 @@ Shapes: B rows.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
@@ -36,7 +36,6 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 ReferenceNeed: TypeAlias = Literal["logprobs", "logits", "hidden"]
-Rows: TypeAlias = Callable[[], Iterator[Batch]]
 ReferenceWay: TypeAlias = Literal["auto", "cache", "weights", "copy"]
 WAYS = ("auto", "cache", "weights", "copy")
 
@@ -56,11 +55,6 @@ class ReferencedModule(EvaluatedModule):
     dtype_name: str
     retain_loss_type: str
 
-    @property
-    def trained_sets(self) -> tuple[str, ...]:
-        """The sets that the loss reads."""
-        raise NotImplementedError
-
     def __init__(self, reference: ModelLike | None, reference_way: ReferenceWay, reference_cache_gb: float) -> None:
         super().__init__()
         check_choice("reference_way", reference_way, WAYS)
@@ -75,6 +69,11 @@ class ReferencedModule(EvaluatedModule):
     @property
     def model(self) -> PreTrainedModel:
         """The transformers model inside."""
+        raise NotImplementedError
+
+    @property
+    def trained_sets(self) -> tuple[str, ...]:
+        """The sets that the loss reads."""
         raise NotImplementedError
 
     @property
@@ -193,12 +192,13 @@ class ReferencedModule(EvaluatedModule):
 
     def _make_caches(self, data: UnlearningDataModule, cached: set[ReferenceNeed]) -> Reference:
         """Compute what is to be cached, but for what an earlier fit has; what else is read stays live."""
-        rows: dict[ReferenceNeed, Rows] = {
-            "logprobs": lambda: self._batches([*data.examples("forget"), *(data.alternates() or [])]),
-            "logits": lambda: self._batches(data.drawn("retain")),
-        }
+        rows: dict[ReferenceNeed, list[Example]] = {}
+        if "logprobs" in cached:
+            rows["logprobs"] = [*data.examples("forget"), *(data.alternates() or [])]
+        if "logits" in cached:
+            rows["logits"] = data.drawn("retain")
         # All or none, and on all processes: one reference has one start.
-        if self._caches and not all(self._from_all(self._serve(cached, rows))):
+        if self._caches and not all(self._from_all(self._serve(rows))):
             self._forget_caches()
         parts: dict[ReferenceNeed, Reference] = {need: self._caches[need] for need in cached & self._caches.keys()}
         live = self.reference_needs - cached
@@ -207,37 +207,37 @@ class ReferencedModule(EvaluatedModule):
             start = self._live_reference(keep=bool(live))
             start.convert(self.trainer.precision_plugin.convert_module)
             for need in sorted(cached - parts.keys()):  # in one order on all processes
-                log.info("asking the reference about %d answers, once", sum(map(len, rows[need]())))
+                log.info("asking the reference about %d answers, once", len(rows[need]))
                 make = self._find_logprobs if need == "logprobs" else self._compute_states
                 parts[need] = self._caches[need] = make(rows[need], start)
             parts.update(dict.fromkeys(live, start))
         return SplitReference(parts) if len(parts) > 1 else next(iter(parts.values()))
 
-    def _serve(self, cached: set[ReferenceNeed], rows: dict[ReferenceNeed, Rows]) -> bool:
-        """Say whether the caches of an earlier fit have all that this one asks for."""
-        now = self._origin()
-        return cached <= self._caches.keys() and all(
-            self._caches[need].knows(rows[need]()) and now.items() <= self._caches[need].origin.items()
-            for need in cached
+    def _serve(self, rows: dict[ReferenceNeed, list[Example]]) -> bool:
+        """Say whether the caches of an earlier fit have all the rows that this one asks for, as it would make them."""
+        now = self._origin().items()
+        return rows.keys() <= self._caches.keys() and all(
+            self._caches[need].knows(self._batches(some)) and now <= self._caches[need].origin.items()
+            for need, some in rows.items()
         )
 
     def _origin(self) -> dict[str, str]:
         """Return what numbers of a reference depend on, beside rows and weights."""
         return {"dtype": str(next(self.policy.parameters()).dtype), "precision": str(self.trainer.precision)}
 
-    def _find_logprobs(self, rows: Rows, start: LiveReference) -> CachedLogprobs:
+    def _find_logprobs(self, rows: list[Example], start: LiveReference) -> CachedLogprobs:
         """Compute S_ref of all forget rows, or take what the run that is resumed has computed."""
         trainer: Any = self.trainer
         origin = {"weights": weights_digest(start), **self._origin()}
         found = CachedLogprobs.read(Path(trainer.ckpt_path).parent.parent) if trainer.ckpt_path else None
-        fits = found is not None and found.origin == origin and found.knows(rows())
+        fits = found is not None and found.origin == origin and found.knows(self._batches(rows))
         # The first process decides for all: a shard has a digest of its own, and the file may be on one machine.
         stored = trainer.strategy.broadcast(found.values if found is not None and fits else None)
         if stored is not None:
             return CachedLogprobs(stored, origin)
         if trainer.ckpt_path:
             log.info("the run that is resumed left no cached reference of these rows and weights; it is computed again")
-        batches = list(rows())
+        batches = list(self._batches(rows))
         mine = batches[trainer.global_rank :: trainer.world_size]
         with trainer.precision_plugin.forward_context():
             cache = CachedLogprobs.compute(start, self._in_step(mine), origin)
@@ -246,10 +246,10 @@ class ReferencedModule(EvaluatedModule):
             cache.write(self.run_folder)
         return cache
 
-    def _compute_states(self, rows: Rows, start: LiveReference) -> CachedStates:
+    def _compute_states(self, rows: list[Example], start: LiveReference) -> CachedStates:
         """Compute the last hidden states of the retain rows that this process draws."""
         with self.trainer.precision_plugin.forward_context():
-            return CachedStates.compute(start, self._in_step(list(rows())), self.device, self._origin())
+            return CachedStates.compute(start, self._in_step(list(self._batches(rows))), self.device, self._origin())
 
     def _batches(self, rows: Sequence[Example]) -> Iterator[Batch]:
         """Yield rows, those of about the same length together."""
