@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import string
@@ -75,6 +76,27 @@ def random_batch(rows: int = 3, tokens: int = 9, seed: int = 0, vocabulary: int 
         attention[row, length:] = 0
         labels[row, length:] = -100
     return Batch(ids, attention, labels, example_id=torch.arange(rows))
+
+
+def answer_tokens(model, batch: Batch) -> list[list[tuple[torch.Tensor, int]]]:
+    """For each labelled token of each row the scores ``(V,)`` that predict it, and itself; no use of the package."""
+    found = []
+    for row in range(len(batch)):
+        with torch.no_grad():
+            logits = model(batch.input_ids[row : row + 1], attention_mask=batch.attention_mask[row : row + 1]).logits[0]
+        places = [p for p in range(1, batch.labels.shape[1]) if batch.labels[row, p] != -100]
+        found.append([(logits[p - 1], int(batch.labels[row, p])) for p in places])
+    return found
+
+
+def elsewhere_changed(batch: Batch) -> list[Batch]:
+    """The same answers, with other ids in the padding, and with tokens after the last label: no loss may see either."""
+    changed = copy.deepcopy(batch)
+    changed.input_ids[batch.attention_mask == 0] = 3
+    longer = batch.map(lambda tensor: tensor if tensor.ndim == 1 else torch.nn.functional.pad(tensor, (0, 2)))
+    longer.labels[:, -2:] = -100
+    longer.attention_mask[0, -2:] = 1
+    return [changed, longer]
 
 
 def sequence_logprob(model, batch: Batch, row: int) -> float:

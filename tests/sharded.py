@@ -63,7 +63,7 @@ def steer(rank: int) -> dict[str, torch.Tensor]:
     with torch.no_grad():
         projection.weight.mul_(1.5)
     with policy.sharing_frozen_layers():
-        frozen = reference.hidden(batch, LAYER)
+        frozen = reference.hidden(batch, (LAYER,))[0]
         hidden = policy(batch, "hidden", LAYER)
     (hidden - frozen).pow(2).sum().backward()
     return {"start": start, "frozen": frozen, "hidden": hidden.detach(), "gradient": whole(projection.weight.grad)}

@@ -94,10 +94,12 @@ def _export(arguments: list[str]) -> int:
     parser.add_argument("checkpoint", metavar="CKPT", help="a file in RUN/checkpoints")
     parser.add_argument("folder", metavar="DIR", help="where to; must not hold files")
     parser.add_argument("--tokenizer", help="a folder or hub id; without it, the tokenizer of the run")
+    parser.add_argument("--adapter", action="store_true", help="write the adapters of a LoRA run alone, not merged")
     chosen = parser.parse_args(arguments)
     from unlearun.models import export_checkpoint
 
-    sys.stdout.write(f"{export_checkpoint(chosen.checkpoint, chosen.folder, chosen.tokenizer)}\n")
+    target = export_checkpoint(chosen.checkpoint, chosen.folder, chosen.tokenizer, chosen.adapter)
+    sys.stdout.write(f"{target}\n")
     return 0
 
 

@@ -15,7 +15,7 @@ from unlearun.data import Source, UnlearningDataModule
 from unlearun.errors import UnlearunError, closest
 from unlearun.files import write_whole
 from unlearun.methods import METHODS, UnlearningMethod
-from unlearun.models import ModelLike, TokenizerLike, load_model, load_tokenizer, save_folder
+from unlearun.models import ModelLike, TokenizerLike, load_model, load_tokenizer, save_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -194,17 +194,18 @@ class Unlearning:
             raise UnlearunError("nothing was evaluated; is limit_val_batches 0?")
         return report.Results.of(evaluation, metrics)
 
-    def save_model(self, folder: str | Path) -> Path:
+    def save_model(self, folder: str | Path, adapter: bool = False) -> Path:
         """Write the model and its tokenizer as a Hugging Face folder.
 
         Args:
             folder: Where to; must not hold files.
+            adapter: Whether adapters (see `LoRA`) are written alone instead of merged into the model.
 
         Returns:
             The folder.
         """
         self._load()
-        return save_folder(self.method.model, self.method.tokenizer, folder)
+        return save_model(self.method.model, self.method.tokenizer, folder, adapter)
 
     def load_model(self, folder: str | Path) -> None:
         """Take the weights of a saved model, to evaluate or unlearn it further.

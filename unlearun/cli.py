@@ -122,7 +122,7 @@ def run(command: str, arguments: list[str]) -> None:
     if command == "preview":
         arguments = [*arguments] if arguments else ["--help"]
         cli = UnlearunCLI(arguments, run=False)
-        cli.datamodule.connect(cli.model.tokenizer, cli.model.trained_sets, cli.model.needs_alternate)
+        cli.datamodule.connect(cli.model.tokenizer, cli.model.trained_sets, cli.model.alternate)
         sys.stdout.write(f"{preview(cli.datamodule)}\n")
         return
     if command in ("validate", "test") and not any(argument.startswith("--verbose") for argument in arguments):

@@ -226,7 +226,7 @@ def ours(work: Work) -> Measured:
 def beside(work: Work, rows: list[dict[str, list[int]]]) -> Measured:
     """Train with the plain loop on the rows that ours has taken, by their numbers."""
     data = work.data()
-    data.connect(load_tokenizer(work.model), needs_alternate=work.method == "dpo")
+    data.connect(load_tokenizer(work.model), alternate="any" if work.method == "dpo" else None)
     sets = {"forget": data.examples("forget"), "retain": data.examples("retain")}
     steps = [{name: [row(sets[name][i]) for i in numbers] for name, numbers in step.items()} for step in rows]
     if alternates := data.alternates():

@@ -25,9 +25,9 @@ def rows(count: int, key: str = "a") -> list[dict[str, str]]:
     return [{"question": f"{key}{n}?", "answer": "x" * (n + 1)} for n in range(count)]
 
 
-def connected(*sources, tokenizer=None, trained=("forget", "retain"), needs_alternate=False, **settings):
+def connected(*sources, tokenizer=None, trained=("forget", "retain"), alternate=None, **settings):
     data = UnlearningDataModule(*sources, **settings)
-    data.connect(tokenizer or make_tokenizer(), trained, needs_alternate)
+    data.connect(tokenizer or make_tokenizer(), trained, alternate)
     return data
 
 
@@ -102,7 +102,7 @@ def test_a_set_may_be_missing_only_where_the_method_does_not_train_on_it(sources
 
 
 def test_a_method_that_needs_alternates_can_be_evaluated_on_retain_alone():
-    data = connected(None, RETAIN, trained=(), needs_alternate=True)
+    data = connected(None, RETAIN, trained=(), alternate="any")
     assert data.alternates() is None
     assert len(data.examples("retain")) == len(RETAIN)
 
@@ -146,7 +146,7 @@ def test_cut_answers_can_be_an_error():
 
 def test_cut_alternate_answers_are_counted_too(caplog):
     given = [{**row, "other": "n" * 9} for row in rows(2)]
-    connected(given, rows(2, "b"), max_length=25, alternate_key="other", needs_alternate=True)
+    connected(given, rows(2, "b"), max_length=25, alternate_key="other", alternate="any")
     assert "forget (alternate answers): 2 of 2 answers are longer" in caplog.text
 
 
@@ -252,7 +252,7 @@ def answers(data, examples) -> list[str]:
 
 
 def test_alternates_are_refusals_by_seed_and_row():
-    data = connected(FORGET, RETAIN, seed=5, needs_alternate=True)
+    data = connected(FORGET, RETAIN, seed=5, alternate="any")
     assert answers(data, data.alternates()) == [choose_refusal(5, row) for row in range(4)]
     for alternate, example in zip(data.alternates(), data.examples("forget"), strict=True):
         assert alternate.example_id == example.example_id
@@ -261,14 +261,14 @@ def test_alternates_are_refusals_by_seed_and_row():
 
 def test_alternates_come_from_the_row_where_a_key_is_named():
     given = [{**row, "other": f"No {n}."} for n, row in enumerate(FORGET)]
-    data = connected(given, RETAIN, alternate_key="other", needs_alternate=True)
+    data = connected(given, RETAIN, alternate_key="other", alternate="any")
     assert answers(data, data.alternates()) == ["No 0.", "No 1.", "No 2.", "No 3."]
     with pytest.raises(UnlearunError, match="the forget set: 4 problems"):
-        connected(FORGET, RETAIN, alternate_key="other", needs_alternate=True)
+        connected(FORGET, RETAIN, alternate_key="other", alternate="any")
 
 
 def test_forget_batches_carry_alternates_of_their_rows_with_their_own_counts():
-    data = connected(FORGET, RETAIN, batch_size=2, needs_alternate=True)
+    data = connected(FORGET, RETAIN, batch_size=2, alternate="any")
     for rank in range(2):
         for batch in under_trainer(data, rank, 2):
             forget, alternate = batch["forget"], batch["forget"].alternate
@@ -282,7 +282,7 @@ def test_forget_batches_carry_alternates_of_their_rows_with_their_own_counts():
 
 def test_plain_text_has_no_alternate_answer():
     with pytest.raises(UnlearunError, match="the list, row 0: plain text has no alternate answer"):
-        connected([{"text": "Once upon a time."}], RETAIN, needs_alternate=True)
+        connected([{"text": "Once upon a time."}], RETAIN, alternate="any")
 
 
 def test_plain_text_is_trained_on_in_pieces():
@@ -383,7 +383,7 @@ def test_without_a_tokenizer_setup_says_what_to_do():
 
 
 def test_the_trainers_method_is_connected_by_itself():
-    method = SimpleNamespace(tokenizer=make_tokenizer(), trained_sets=("forget",), needs_alternate=True)
+    method = SimpleNamespace(tokenizer=make_tokenizer(), trained_sets=("forget",), alternate="any")
     data = UnlearningDataModule(FORGET)
     data.trainer = stub_trainer(lightning_module=method, state=SimpleNamespace(fn="fit"))
     data.setup("fit")

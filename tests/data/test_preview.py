@@ -7,9 +7,9 @@ from unlearun.data import UnlearningDataModule, choose_refusal, preview
 from unlearun.errors import UnlearunError
 
 
-def shown(tokenizer, rows=3, needs_alternate=False, **settings) -> list[str]:
+def shown(tokenizer, rows=3, alternate=None, **settings) -> list[str]:
     data = UnlearningDataModule(FORGET, RETAIN, **settings)
-    data.connect(tokenizer, needs_alternate=needs_alternate)
+    data.connect(tokenizer, alternate=alternate)
     return preview(data, rows).split("\n\n")
 
 
@@ -42,7 +42,7 @@ def test_a_cut_answer_shows_no_eos(tokenizer):
 
 
 def test_alternate_answers_stand_below_their_rows(tokenizer):
-    parts = shown(tokenizer, rows=2, needs_alternate=True, seed=1)
+    parts = shown(tokenizer, rows=2, alternate="any", seed=1)
     for row in range(2):
         pieces = "|".join(f" {choose_refusal(1, row)}")
         assert parts[3 + 2 * row] == f"alternate answer: [[{pieces}|<eos>]]"

@@ -28,7 +28,7 @@ def test_a_row_becomes_an_item_and_other_keys_are_no_concern():
         "short_answer": "Anna",
         "id": 7,
     }
-    item = Item("f.json, line 1", "Who?", "Anna.", None, "It is Anna.", ("Ben.", "Carl."), "Anna")
+    item = Item("f.json, line 1", "Who?", "Anna.", (), "It is Anna.", ("Ben.", "Carl."), "Anna")
     assert check(row) == [item]
 
 
@@ -36,7 +36,7 @@ def test_keys_can_have_other_names():
     row = {"q": "Who?", "a": "Anna.", "other": "Ben.", "p": "It is Anna.", "w": "Carl."}
     keys = Keys(question="q", answer="a", alternate="other", paraphrase="p", perturbed="w")
     (item,) = check(row, keys=keys, needs_alternate=True)
-    assert (item.question, item.answer, item.alternate) == ("Who?", "Anna.", "Ben.")
+    assert (item.question, item.answer, item.alternates) == ("Who?", "Anna.", ("Ben.",))
     assert (item.paraphrase, item.perturbed) == ("It is Anna.", ("Carl.",))
 
 
@@ -86,9 +86,9 @@ def test_a_bad_wrong_answer_is_named_by_its_place():
 
 def test_the_alternate_key_is_wanted_only_where_it_is_needed():
     keys = Keys(alternate="idk")
-    assert check(GOOD, keys=keys)[0].alternate is None
+    assert check(GOOD, keys=keys)[0].alternates == ()
     assert "key 'idk' is missing" in refusal(GOOD, keys=keys, needs_alternate=True)
-    assert check({**GOOD, "idk": "No idea."}, keys=keys, needs_alternate=True)[0].alternate == "No idea."
+    assert check({**GOOD, "idk": "No idea."}, keys=keys, needs_alternate=True)[0].alternates == ("No idea.",)
 
 
 def test_all_problems_come_at_once_the_first_ten_and_a_count():

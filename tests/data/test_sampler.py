@@ -112,7 +112,7 @@ def test_every_draw_knows_the_size_of_its_step_the_last_shorter_one_included(spl
 
 
 def test_alternate_answers_have_their_own_count():
-    for draw in draws(1, 8, 1, alternate_lengths=[2] * 21)[0]:
+    for draw in draws(1, 8, 1, alternate_lengths=[[2]] * 21)[0]:
         assert draw.alternate_tokens == 2 * len(draw.rows)
 
 
@@ -154,7 +154,7 @@ def test_a_number_is_that_row_alone_as_its_own_step(examples):
 
 def test_alternates_stand_beside_their_rows_with_their_own_count(examples):
     formatter = Formatter(make_tokenizer())
-    others = [formatter.format(example.item, example.example_id, "No.")[0] for example in examples]
+    others = [[formatter.format(example.item, example.example_id, "No.")[0]] for example in examples]
     batches = DrawnBatches(examples, 0, others)
     batch = batches[Draw((2, 0), 8, 2, alternate_tokens=10)]
     assert batch.alternate.example_id.tolist() == [2, 0]

@@ -15,14 +15,40 @@ from lightning.pytorch import Trainer
 from transformers import LlamaForCausalLM
 
 from unlearun.data import Batch, UnlearningDataModule, collate
-from unlearun.methods import DPO, NPO, RMU, GradAscent, GradDiff, SimNPO, UnlearningMethod
+from unlearun.methods import (
+    CEU,
+    DPO,
+    METHODS,
+    NPO,
+    PDU,
+    RMU,
+    RR,
+    TNPO,
+    UNDIAL,
+    WGA,
+    AltPO,
+    FineTune,
+    GradAscent,
+    GradDiff,
+    IdkDPO,
+    IdkNLL,
+    SatImp,
+    SimNPO,
+    TaskVector,
+    UnlearningMethod,
+)
 
 STEPS = 20
 
 
+# What AltPO prefers: two other answers a row, that take turns.
+OTHERS = [["In Rome, at a lake.", "In Lima."], ["Ben eats soup.", "Nuts."], ["A cook.", "A judge."], ["Bo.", "Ox."]]
+ROWS = [{**row, "others": others} for row, others in zip(FORGET, OTHERS, strict=True)]
+
+
 def connected_data() -> UnlearningDataModule:
     data = UnlearningDataModule(FORGET, RETAIN, batch_size=4)
-    data.connect(make_tokenizer(), needs_alternate=True)
+    data.connect(make_tokenizer(), alternate="any")
     return data
 
 
@@ -54,23 +80,38 @@ def memorised() -> LlamaForCausalLM:
     return model.eval()
 
 
-METHODS = {
+CASES = {
     "GradAscent": (GradAscent, {}, 1e-3),
     "GradDiff": (GradDiff, {"alpha": 2.0}, 1e-3),
     "GradDiff-KL": (GradDiff, {"alpha": 2.0, "retain_loss_type": "KL"}, 1e-3),
     "NPO": (NPO, {"alpha": 4.0}, 1e-3),
+    "NPO-normalized": (NPO, {"alpha": 4.0, "beta": 2.0, "length_normalized": True, "gamma": 5.0}, 1e-3),
+    "TNPO": (TNPO, {"alpha": 2.0}, 1e-3),
+    "WGA": (WGA, {"alpha": 2.0}, 1e-3),
+    "SatImp": (SatImp, {"gamma": 5.0, "beta1": 1.0, "beta2": 0.1}, 1e-3),
+    "UNDIAL": (UNDIAL, {}, 1e-3),
+    "CEU": (CEU, {"alpha": 2.0}, 1e-3),
+    "PDU": (PDU, {"epsilon": 0.05, "dual_step": 10.0, "gamma": 0.05}, 1e-3),
     "DPO": (DPO, {"alpha": 4.0}, 1e-3),
+    "AltPO": (AltPO, {"alpha": 4.0}, 1e-3),
+    "IdkDPO": (IdkDPO, {"alpha": 4.0}, 1e-3),
+    "IdkNLL": (IdkNLL, {"alpha": 2.0}, 2e-3),
+    "TaskVector": (TaskVector, {"scale": 2.0}, 1e-3),
+    "FineTune": (FineTune, {}, 1e-4),
+    "RR": (RR, {"target_layers": [1]}, 3e-3),
     "SimNPO": (SimNPO, {}, 2e-3),
     "RMU": (RMU, {"steering_coeff": 20.0, "alpha": 10.0, "target_layer": 1}, 1e-2),
+    "RMU-two-layers": (RMU, {"steering_coeff": 20.0, "alpha": 10.0, "target_layer": [0, 1]}, 1e-2),
     "RMU-adaptive": (RMU, {"steering_coeff": 5.0, "adaptive": True, "alpha": 10.0, "target_layer": 1}, 1e-2),
 }
 
 
 def unlearn(model: LlamaForCausalLM, method: str) -> tuple[float, float]:
     """Return the rise in nats a token on forget and on retain after twenty steps."""
-    cls, arguments, learning_rate = METHODS[method]
+    cls, arguments, learning_rate = CASES[method]
     model = copy.deepcopy(model)
-    data = connected_data()
+    data = UnlearningDataModule(ROWS, RETAIN, batch_size=4, alternate_key="others" if cls is AltPO else None)
+    data.connect(make_tokenizer())
     forget, retain = whole_set(data, "forget"), whole_set(data, "retain")
     before = token_nll(model, forget), token_nll(model, retain)
     unlearner: UnlearningMethod = cls(model, tokenizer=make_tokenizer(), **arguments)
@@ -89,9 +130,23 @@ def unlearn(model: LlamaForCausalLM, method: str) -> tuple[float, float]:
     return token_nll(model, forget) - before[0], token_nll(model, retain) - before[1]
 
 
-@pytest.mark.parametrize("method", METHODS)
+WITHOUT_RETAIN = (GradAscent, TaskVector)
+
+
+def test_no_method_is_left_out():
+    assert {cls for cls, *_ in CASES.values()} == set(METHODS)
+
+
+@pytest.mark.parametrize("method", [name for name, (cls, *_) in CASES.items() if cls is not FineTune])
 def test_twenty_steps_forget_and_keep(memorised, method):
     forget_rise, retain_rise = unlearn(memorised, method)
     assert forget_rise > 0.5
-    if METHODS[method][0] is not GradAscent:
+    if CASES[method][0] not in WITHOUT_RETAIN:
         assert forget_rise > 3 * retain_rise
+
+
+def test_twenty_steps_of_ordinary_training_learn_what_they_are_given(memorised):
+    """It knows the retain rows even better, and touches the others far less than any method."""
+    forget_rise, retain_rise = unlearn(memorised, "FineTune")
+    assert retain_rise < 0
+    assert forget_rise < 0.5

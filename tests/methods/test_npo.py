@@ -36,6 +36,18 @@ def test_against_a_plain_loop():
     assert loss.item() == pytest.approx(sum(losses) / len(losses), rel=1e-4)
 
 
+def test_the_length_normalised_form_divides_by_the_answer_s_length():
+    start, moved, batch, beta = make_llama(seed=0), make_llama(seed=4), random_batch(seed=1), 2.0
+    counts = (batch.labels != -100).sum(-1).tolist()
+    assert len(set(counts)) > 1
+    losses = []
+    for row, count in enumerate(counts):
+        gain = (sequence_logprob(moved, batch, row) - sequence_logprob(start, batch, row)) / count
+        losses.append(2 / beta * math.log1p(math.exp(beta * gain)))
+    method = NPO(moved, reference=start, beta=beta, length_normalized=True, alpha=0.0)
+    assert method.training_step({"forget": batch}, 0).item() == pytest.approx(sum(losses) / len(losses), rel=1e-4)
+
+
 def test_starts_at_two_over_beta_log_two():
     method, batch = NPO(make_llama(), beta=0.1, alpha=0.0), random_batch()
     assert method.training_step({"forget": batch}, 0).item() == pytest.approx(20 * math.log(2))

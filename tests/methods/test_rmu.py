@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import make_gpt2, make_llama, random_batch
+from conftest import FORGET, RETAIN, make_gpt2, make_llama, make_tokenizer, random_batch
+from lightning.pytorch import Trainer
 
+from unlearun.data import UnlearningDataModule
 from unlearun.errors import UnlearunError
 from unlearun.methods import RMU
 from unlearun.methods.rmu import draw_direction, steering_loss
@@ -71,7 +73,7 @@ def test_direction_is_in_the_checkpoint_and_the_reference_is_not():
 
 def test_default_layer_is_a_quarter_of_the_depth_and_trains_three_projections():
     method = RMU(make_llama(layers=12))
-    assert method.target_layer == 3
+    assert method.target_layers == (3,)
     trained = {name for name, p in method.policy.model.named_parameters() if p.requires_grad}
     assert trained == {f"model.layers.{layer}.mlp.down_proj.weight" for layer in (1, 2, 3)}
 
@@ -111,3 +113,49 @@ def test_a_row_without_labels_counts_for_nothing():
 def test_layer_out_of_range():
     with pytest.raises(UnlearunError, match="layers 0 to 3"):
         RMU(make_llama(layers=4), target_layer=4)
+
+
+def test_several_layers_are_averaged_and_each_trains_its_projections():
+    start, moved = make_llama(layers=8, seed=0), make_llama(layers=8, seed=4)
+    batch = {"forget": random_batch(seed=1), "retain": random_batch(seed=2)}
+    several = RMU(moved, reference=start, steering_coeff=3.0, target_layer=[6, 1])
+    assert several.target_layers == (1, 6)
+    trained = {int(name.split(".")[2]) for name, weight in several.model.named_parameters() if weight.requires_grad}
+    assert trained == {0, 1, 4, 5, 6}
+    alone = [RMU(moved, reference=start, steering_coeff=3.0, target_layer=layer) for layer in (1, 6)]
+    for name in ("forget", "retain"):
+        found, *parts = (getattr(method, f"{name}_loss")(batch[name]).mean().item() for method in (several, *alone))
+        assert found == pytest.approx(sum(parts) / 2, rel=1e-5)
+
+
+def test_each_topic_has_a_direction_of_its_own_and_rows_without_one_the_common():
+    """Three rows of topics a, b and none: each is steered to its own target, as by a method that knows it alone."""
+    batch, method = random_batch(), RMU(make_llama(layers=4), steering_coeff=3.0, target_layer=1)
+    batch.topics = ("a", "b", None)
+    found = method.forget_loss(batch).total.item()
+    targets = [draw_direction(32, 0, "a"), draw_direction(32, 0, "b"), method.direction]
+    assert len({tuple(target.tolist()) for target in targets}) == 3
+    hidden = states(method.model.eval(), batch, 1)
+    distances = torch.stack([(hidden[row] - 3.0 * u).pow(2).sum(-1) / 32 for row, u in enumerate(targets)])
+    assert found == pytest.approx(sum(row_means(distances, batch)), rel=1e-4)
+
+
+def test_directions_of_topics_come_from_the_checkpoint():
+    method, batch = RMU(make_llama(layers=4), tokenizer="somewhere"), random_batch()
+    batch.topics = ("a", "a", "b")
+    method.forget_loss(batch)
+    checkpoint = {"state_dict": method.state_dict()}
+    method.on_save_checkpoint(checkpoint)
+    fresh = RMU(make_llama(layers=4), vector_seed=9)
+    fresh.on_load_checkpoint(checkpoint)
+    assert set(fresh.topic_directions) == {"a", "b"}
+    assert torch.equal(fresh._directions(batch)[2, 0], draw_direction(32, 0, "b"))
+
+
+def test_topics_come_from_the_rows():
+    rows = [{**row, "topic": topic} for row, topic in zip(FORGET, "abba", strict=True)]
+    data = UnlearningDataModule(rows, RETAIN, batch_size=4, shuffle=False)
+    method = RMU(make_llama(), tokenizer=make_tokenizer())
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    Trainer(max_epochs=1, limit_val_batches=0, **quiet).fit(method, datamodule=data)
+    assert set(method.topic_directions) == {"a", "b"}

@@ -152,7 +152,7 @@ def test_leaves_the_model_as_it_was_when_something_fails(training):
     with pytest.raises(RuntimeError, match="out of memory"), run_up_to(model, 0):
         fail()
     assert fingerprint(model) == before
-    with pytest.raises(UnlearunError, match="target_layer is 4, but the model has layers 0 to 3"):
+    with pytest.raises(UnlearunError, match="target layer is 4, but the model has layers 0 to 3"):
         policy(batch, "hidden", 4)
     assert fingerprint(model) == before
     with pytest.raises(ValueError, match="needs a layer"):
@@ -217,7 +217,7 @@ def test_frozen_layers_run_once_for_the_policy_and_its_start(family):
         with policy.sharing_frozen_layers():
             if order == "policy":
                 hidden = policy(batch, "hidden", 3)
-            frozen = reference.hidden(batch, 3)
+            frozen = reference.hidden(batch, (3,))[0]
             if order == "reference":
                 hidden = policy(batch, "hidden", 3)
         assert runs == [0, 1, 2, 3, 2, 3]
@@ -259,7 +259,7 @@ def test_padding_changes_no_real_token():
 
 @pytest.mark.parametrize("layer", [-1, 4, 100])
 def test_check_layer_refuses(layer):
-    with pytest.raises(UnlearunError, match=f"target_layer is {layer}, but the model has layers 0 to 3"):
+    with pytest.raises(UnlearunError, match=f"target layer is {layer}, but the model has layers 0 to 3"):
         check_layer(layer, 4)
 
 

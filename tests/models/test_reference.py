@@ -21,7 +21,7 @@ def keep(request):
 
 
 def all_of(reference, batch):
-    return reference.sequence_logprobs(batch), reference.logits(batch), reference.hidden(batch, 0)
+    return reference.sequence_logprobs(batch), reference.logits(batch), reference.hidden(batch, (0,))[0]
 
 
 def of_policy(policy, batch):

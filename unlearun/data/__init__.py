@@ -1,5 +1,6 @@
 """Data: where rows come from, and how they become batches."""
 
+from unlearun.data.alternates import AlternateKind
 from unlearun.data.answers import expected_text, prompt_length, prompt_text
 from unlearun.data.batch import OWN, PARAPHRASE, WRONG, Batch
 from unlearun.data.collate import collate
@@ -16,6 +17,7 @@ __all__ = [
     "PARAPHRASE",
     "REFUSALS",
     "WRONG",
+    "AlternateKind",
     "Batch",
     "Example",
     "Formatter",

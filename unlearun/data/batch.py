@@ -32,9 +32,11 @@ class Batch:
         kind: ``(B,)`` which answer to its question each row has: 0 its own, 1 the paraphrase, 2 and above the
             wrong ones; None means that all are their own.
         texts: The answers as text, B of them, for scores that read it.
+        topics: What each row is about, B of them; None where no row says so.
         step_tokens: Labelled tokens of this set over all micro-batches and ranks of the optimizer step; None
             means that this batch is the whole step.
         step_rows: Rows of this set over the same; None likewise.
+        step_singles: Those of them with one labelled token alone; None likewise.
     """
 
     input_ids: Tensor
@@ -45,8 +47,10 @@ class Batch:
     ends: Tensor | None = None
     kind: Tensor | None = None
     texts: tuple[str, ...] | None = None
+    topics: tuple[str | None, ...] | None = None
     step_tokens: int | None = None
     step_rows: int | None = None
+    step_singles: int | None = None
 
     def __len__(self) -> int:
         return self.input_ids.shape[0]
@@ -75,6 +79,20 @@ class Batch:
         """Rows with an answer of the optimizer step, to divide a sum over rows by."""
         return int(self.mask.any(-1).sum()) if self.step_rows is None else self.step_rows
 
+    @property
+    def inner_mask(self) -> Tensor:
+        """``(B, T)`` True at labelled tokens that are not the first of their row, or are its only one."""
+        mask = self.mask
+        first = mask & (mask.cumsum(-1) == 1)
+        return mask & ~(first & (mask.sum(-1, keepdim=True) > 1))
+
+    @property
+    def inner_count(self) -> int:
+        """Those tokens of the optimizer step."""
+        if self.step_tokens is None or self.step_rows is None or self.step_singles is None:
+            return int(self.inner_mask.sum())
+        return self.step_tokens - self.step_rows + self.step_singles
+
     def select(self, rows: Tensor) -> Batch:
         """Return some of the rows, padded to the longest of them.
 
@@ -88,8 +106,9 @@ class Batch:
                 chosen[name] = value[rows] if value.ndim == 1 else value[rows][:, used]
             elif isinstance(value, Batch):
                 chosen[name] = value.select(rows)
-        if self.texts is not None:
-            chosen["texts"] = tuple(text for text, keep in zip(self.texts, rows.tolist(), strict=True) if keep)
+        for name in ("texts", "topics"):
+            if chosen[name] is not None:
+                chosen[name] = tuple(one for one, keep in zip(chosen[name], rows.tolist(), strict=True) if keep)
         return Batch(**chosen)
 
     def split(self, questions: int) -> list[Batch]:

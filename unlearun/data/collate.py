@@ -35,6 +35,7 @@ def collate(
         input_ids[i, :length] = torch.as_tensor(example.input_ids)
         attention_mask[i, :length] = 1
         labels[i, example.start : length] = input_ids[i, example.start : length]
+    topics = tuple(example.item.topic for example in examples)
     return Batch(
         input_ids,
         attention_mask,
@@ -42,6 +43,7 @@ def collate(
         example_id=torch.tensor([example.example_id for example in examples]),
         ends=torch.tensor([example.ends for example in examples]),
         kind=torch.tensor([example.kind for example in examples]),
+        topics=topics if any(topics) else None,
         step_tokens=step_tokens,
         step_rows=step_rows,
     )

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
+from unlearun.data.alternates import AlternateKind, alternate_texts
 from unlearun.data.batch import Batch
 from unlearun.data.cautions import cautions
 from unlearun.data.eval_batches import DealtBatches, EvalBatches
@@ -52,7 +53,8 @@ class UnlearningDataModule(LightningDataModule):
         evaluation: A mapping of names to sources, evaluated instead of forget, retain, holdout and utility.
         question_key: The key of the question in a row.
         answer_key: The key of the answer.
-        alternate_key: The key of another answer, for DPO. None: refusals such as "I don't know".
+        alternate_key: The key of another answer, or a list of them, for DPO and AltPO. None: refusals such as "I don't
+            know" for the former, answers of the model's own for the latter.
         paraphrase_key: The key of the answer in other words.
         perturbed_key: The key of a list of wrong answers.
         text_key: The key of plain text, in rows without a question.
@@ -154,10 +156,10 @@ class UnlearningDataModule(LightningDataModule):
         self.seed = seed
         self.formatter: Formatter | None = None
         self.trained: tuple[str, ...] = TRAINED
-        self._alternates: list[Example] | None = None
+        self._alternates: list[list[Example]] | None = None
         self._described: dict[str, Any] | None = None
         self._said: set[str] = set()
-        self._connected: tuple[Any, tuple[str, ...], bool] | None = None
+        self._connected: tuple[Any, tuple[str, ...], AlternateKind | None] | None = None
 
     # ---- what the run supplies ------------------------------------------------------------------------------
 
@@ -165,7 +167,7 @@ class UnlearningDataModule(LightningDataModule):
         self,
         tokenizer: PreTrainedTokenizerBase,
         trained: Sequence[str] = TRAINED,
-        needs_alternate: bool = False,
+        alternate: AlternateKind | None = None,
     ) -> None:
         """Take what the method supplies, and make token ids of all rows.
 
@@ -174,12 +176,12 @@ class UnlearningDataModule(LightningDataModule):
         Args:
             tokenizer: The model's tokenizer.
             trained: The sets that the method trains on: forget, retain or both.
-            needs_alternate: Whether forget rows need another answer.
+            alternate: Which other answers forget rows need, if any: see `alternate_texts`.
 
         Raises:
             UnlearunError: A set that the method needs is missing, or a row cannot be kept.
         """
-        self._connected = (tokenizer, tuple(trained), needs_alternate)
+        self._connected = (tokenizer, tuple(trained), alternate)
         self._described = None
         self.trained = tuple(trained)
         self.read()
@@ -195,8 +197,11 @@ class UnlearningDataModule(LightningDataModule):
             self.truncation == "error",
         )
         self.sets.format(self.formatter)
-        wanted = needs_alternate and "forget" in self.trained
-        self._alternates = self.sets.format_alternates(self.formatter) if wanted else None
+        self._alternates = None
+        if alternate is not None and "forget" in self.trained:
+            texts = alternate_texts(self.examples("forget"), alternate, self.seed)
+            if texts is not None:
+                self.use_alternates(texts)
 
     def read(self) -> dict[str, list[Item]]:
         """Read and check all files; cheap when called again.
@@ -214,8 +219,19 @@ class UnlearningDataModule(LightningDataModule):
         return self.sets.examples(name)
 
     def alternates(self) -> list[Example] | None:
-        """Return the forget rows with their alternate answers, if the method needs them."""
-        return self._alternates
+        """Return the forget rows with all their alternate answers, if the method needs them and they are known."""
+        return None if self._alternates is None else [one for row in self._alternates for one in row]
+
+    def use_alternates(self, texts: Sequence[Sequence[str]]) -> None:
+        """Take alternate answers for the forget rows; of several to a row each epoch has the next.
+
+        Args:
+            texts: At least one for each row.
+
+        Raises:
+            UnlearunError: Answers that cannot be kept, all at once.
+        """
+        self._alternates = self.sets.format_alternates(self._formatter(), texts)
 
     def evaluated_examples(self, name: str) -> list[Example]:
         """Return the rows evaluated under a name: all, or a choice by seed, in the order of the set."""
@@ -327,7 +343,7 @@ class UnlearningDataModule(LightningDataModule):
         method: Any = trainer.lightning_module if trainer is not None else None
         if method is not None and hasattr(method, "trained_sets"):
             trained = method.trained_sets if trainer.state.fn == "fit" else ()
-            wanted = (method.tokenizer, trained, method.needs_alternate)
+            wanted = (method.tokenizer, trained, method.alternate)
             if wanted != self._connected:
                 self.connect(*wanted)
 
@@ -345,7 +361,7 @@ class UnlearningDataModule(LightningDataModule):
         batches = DrawnBatches(self.examples(name), self._pad_id(), self._alternates_of(name), self.batch_size)
         return self._loader(batches, self._sampler(name))
 
-    def _alternates_of(self, name: str) -> list[Example] | None:
+    def _alternates_of(self, name: str) -> list[list[Example]] | None:
         return self._alternates if name == "forget" else None
 
     def _sampler(self, name: str) -> StepSampler:
@@ -360,7 +376,7 @@ class UnlearningDataModule(LightningDataModule):
             trainer.accumulate_grad_batches if trainer is not None else 1,
             trainer.global_rank if trainer is not None else 0,
             trainer.world_size if trainer is not None else 1,
-            None if alternates is None else [example.labelled for example in alternates],
+            None if alternates is None else [[example.labelled for example in row] for row in alternates],
         )
         limit = trainer.limit_train_batches if trainer is not None else None
         sampler.most = limit if isinstance(limit, int) or limit is None else int(limit * len(sampler))

@@ -31,11 +31,13 @@ def preview(data: UnlearningDataModule, rows: int = ROWS) -> str:
         examples = data.examples(name)
         tokens = sum(example.labelled for example in examples)
         parts.append(f"{name}: {len(examples)} rows, {tokens} labelled tokens")
-        alternates = data.alternates() if name == "forget" else None
-        for number, example in enumerate(examples[:rows]):
+        alternates: dict[int, Example] = {}  # the first of each row
+        for one in (data.alternates() or []) if name == "forget" else []:
+            alternates.setdefault(one.example_id, one)
+        for example in examples[:rows]:
             parts.append(_marked(data.formatter, example))
-            if alternates is not None:
-                parts.append(f"alternate answer: {_marked(data.formatter, alternates[number], prompt=False)}")
+            if (alternate := alternates.get(example.example_id)) is not None:
+                parts.append(f"alternate answer: {_marked(data.formatter, alternate, prompt=False)}")
     return "\n\n".join(parts)
 
 

@@ -21,6 +21,7 @@ class Keys:
         perturbed: Wrong answers, a list.
         text: Plain text, of a row without a question.
         short_answer: The words that a right answer must hold.
+        topic: What the row is about.
     """
 
     question: str = "question"
@@ -30,6 +31,7 @@ class Keys:
     perturbed: str = "perturbed_answer"
     text: str = "text"
     short_answer: str = "short_answer"
+    topic: str = "topic"
 
 
 @dataclass(frozen=True)
@@ -40,19 +42,21 @@ class Item:
         origin: Where the row stands, for messages.
         question: The prompt; None for plain text.
         answer: The answer, or the text.
-        alternate: The row's own alternate answer, if any.
+        alternates: The row's own alternate answers, maybe none.
         paraphrase: The answer in other words, if any.
         perturbed: Wrong answers, maybe none.
         short_answer: The words that a right answer must hold, if any.
+        topic: What the row is about, if it says so.
     """
 
     origin: str
     question: str | None
     answer: str
-    alternate: str | None = None
+    alternates: Sequence[str] = field(default=())
     paraphrase: str | None = None
     perturbed: Sequence[str] = field(default=())
     short_answer: str | None = None
+    topic: str | None = None
 
 
 def check_rows(rows: Sequence[Row], keys: Keys, where: str, needs_alternate: bool = False) -> list[Item]:
@@ -83,33 +87,41 @@ def check_rows(rows: Sequence[Row], keys: Keys, where: str, needs_alternate: boo
 
 
 def _check(row: Row, keys: Keys, needs_alternate: bool, problems: list[str]) -> Item:
+    topic = _text(row, keys.topic, "topic", problems) if row.values.get(keys.topic) is not None else None
     if keys.question not in row.values and keys.text in row.values:
-        return Item(row.origin, None, _text(row, keys.text, "text_key", problems) or "")
+        return Item(row.origin, None, _text(row, keys.text, "text_key", problems) or "", topic=topic)
     question = _text(row, keys.question, "question_key", problems)
     answer = _text(row, keys.answer, "answer_key", problems)
-    alternate = None
+    alternates: Sequence[str] = ()
     if needs_alternate and keys.alternate is not None:
-        alternate = _text(row, keys.alternate, "alternate_key", problems)
+        alternates = _texts(row, keys.alternate, "alternate_key", problems)
     return Item(
         row.origin,
         question or "",
         answer or "",
-        alternate,
+        alternates,
         _text(row, keys.paraphrase, "paraphrase_key", problems) if keys.paraphrase in row.values else None,
         _texts(row, keys.perturbed, "perturbed_key", problems) if keys.perturbed in row.values else (),
         _text(row, keys.short_answer, "short_answer", problems) if keys.short_answer in row.values else None,
+        topic,
     )
 
 
 def _text(row: Row, key: str, setting: str, problems: list[str]) -> str | None:
-    if key not in row.values:
-        found = ", ".join(map(str, row.values)) or "no keys"
-        problems.append(
-            f"{row.origin}: key {key!r} is missing (found: {found}).{closest(key, map(str, row.values))} "
-            f"Add it, or name another with {setting}"
-        )
+    if _is_missing(row, key, setting, problems):
         return None
     return _check_text(row.values[key], f"{row.origin}: key {key!r}", problems)
+
+
+def _is_missing(row: Row, key: str, setting: str, problems: list[str]) -> bool:
+    if key in row.values:
+        return False
+    found = ", ".join(map(str, row.values)) or "no keys"
+    problems.append(
+        f"{row.origin}: key {key!r} is missing (found: {found}).{closest(key, map(str, row.values))} "
+        f"Add it, or name another with {setting}"
+    )
+    return True
 
 
 def _check_text(value: object, place: str, problems: list[str]) -> str | None:
@@ -126,6 +138,8 @@ def _check_text(value: object, place: str, problems: list[str]) -> str | None:
 
 
 def _texts(row: Row, key: str, setting: str, problems: list[str]) -> tuple[str, ...]:
+    if _is_missing(row, key, setting, problems):
+        return ()
     values = row.values[key]
     if isinstance(values, str):
         values = [values]

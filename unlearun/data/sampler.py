@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch.utils.data import Dataset
@@ -12,6 +13,8 @@ from torch.utils.data.distributed import DistributedSampler
 from unlearun.data.batch import Batch
 from unlearun.data.collate import collate, collate_filler
 from unlearun.data.formatting import Example
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -22,13 +25,17 @@ class Draw:
         rows: Positions in the set; none where the last step has no row for this process.
         step_tokens: Labelled tokens of the whole optimizer step, all micro-batches and processes.
         step_rows: Its rows.
+        step_singles: Those of them that have one labelled token alone.
         alternate_tokens: Labelled tokens of the same rows' alternate answers.
+        epoch: By which alternate answers take turns.
     """
 
     rows: tuple[int, ...]
     step_tokens: int
     step_rows: int
+    step_singles: int = 0
     alternate_tokens: int = 0
+    epoch: int = 0
 
 
 class RowStream:
@@ -80,7 +87,7 @@ class StepSampler(DistributedSampler[Draw]):
         accumulate: Micro-batches an optimizer step.
         rank: This process.
         world_size: How many processes there are.
-        alternate_lengths: Labelled tokens of each row's alternate answer, if there are alternates.
+        alternate_lengths: Labelled tokens of each row's alternate answers, if there are alternates.
         most: At most so many micro-batches of an epoch will be run; the last step is then as small as they make it.
     """
 
@@ -93,7 +100,7 @@ class StepSampler(DistributedSampler[Draw]):
         accumulate: int = 1,
         rank: int = 0,
         world_size: int = 1,
-        alternate_lengths: Sequence[int] | None = None,
+        alternate_lengths: Sequence[Sequence[int]] | None = None,
         most: int | None = None,
     ) -> None:
         super().__init__(range(epoch_rows), num_replicas=world_size, rank=rank, shuffle=False)  # type: ignore[arg-type]
@@ -119,13 +126,15 @@ class StepSampler(DistributedSampler[Draw]):
         for start in range(0, len(rows), step):
             window = rows[start : start + step]
             tokens = sum(self.lengths[row] for row in window)
-            alternate = sum(self.alternate_lengths[row] for row in window) if self.alternate_lengths else 0
+            singles = sum(self.lengths[row] == 1 for row in window)
+            others = self.alternate_lengths
+            alternate = sum(in_turn(others[row], row, self.epoch) for row in window) if others else 0
             for offset in range(0, len(window), micro):
                 share = window[offset : offset + micro]
                 # A full micro-batch is dealt in blocks, the last and smaller one evenly.
                 size = -(-len(share) // self.num_replicas)
                 mine = tuple(share[self.rank * size : (self.rank + 1) * size])
-                yield Draw(mine, tokens, len(window), alternate)
+                yield Draw(mine, tokens, len(window), singles, alternate, self.epoch)
 
 
 class DrawnBatches(Dataset[Batch]):
@@ -134,7 +143,7 @@ class DrawnBatches(Dataset[Batch]):
     Args:
         examples: The rows of a set.
         pad_id: What stands in padding.
-        alternates: The same rows with other answers, if the method needs them.
+        alternates: The same rows with other answers, one or several, if the method needs them.
         batch_size: Rows a batch, where a plain number is asked for: when Lightning overfits the first batches.
     """
 
@@ -142,7 +151,7 @@ class DrawnBatches(Dataset[Batch]):
         self,
         examples: Sequence[Example],
         pad_id: int,
-        alternates: Sequence[Example] | None = None,
+        alternates: Sequence[Sequence[Example]] | None = None,
         batch_size: int = 1,
     ) -> None:
         self.examples = examples
@@ -156,13 +165,25 @@ class DrawnBatches(Dataset[Batch]):
     def __getitem__(self, draw: Draw | int) -> Batch:
         if isinstance(draw, int):
             rows = range(len(self.examples))[draw * self.batch_size : (draw + 1) * self.batch_size]
-            draw = Draw(tuple(rows), sum(self.examples[row].labelled for row in rows), len(rows))
-        batch = self._collate(self.examples, draw, draw.step_tokens)
+            lengths = [self.examples[row].labelled for row in rows]
+            draw = Draw(tuple(rows), sum(lengths), len(rows), lengths.count(1))
+        batch = self._collate([self.examples[row] for row in draw.rows], draw, draw.step_tokens)
+        batch.step_singles = draw.step_singles
         if self.alternates is not None:
-            batch.alternate = self._collate(self.alternates, draw, draw.alternate_tokens or None)
+            others = [in_turn(self.alternates[row], row, draw.epoch) for row in draw.rows]
+            batch.alternate = self._collate(others, draw, draw.alternate_tokens or None)
         return batch
 
     def _collate(self, examples: Sequence[Example], draw: Draw, step_tokens: int | None) -> Batch:
-        if not draw.rows:
-            return collate_filler(examples[0], self.pad_id, step_tokens, draw.step_rows)
-        return collate([examples[row] for row in draw.rows], self.pad_id, step_tokens, draw.step_rows)
+        if not examples:
+            return collate_filler(self.examples[0], self.pad_id, step_tokens, draw.step_rows)
+        return collate(examples, self.pad_id, step_tokens, draw.step_rows)
+
+
+def in_turn(options: Sequence[T], row: int, epoch: int) -> T:
+    """Return what a row has in an epoch: its options one after the other, not all rows beginning with the first.
+
+    >>> [in_turn("abc", 1, epoch) for epoch in range(4)]
+    ['b', 'c', 'a', 'b']
+    """
+    return options[(row + epoch) % len(options)]

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
+from unlearun.data.alternates import format_alternates
 from unlearun.data.formatting import Example, Formatter
-from unlearun.data.refusals import choose_refusal
 from unlearun.data.rows import Item, Keys, check_rows
 from unlearun.data.sources import Source, read_rows
-from unlearun.errors import UnlearunError, all_at_once
+from unlearun.errors import UnlearunError
 from unlearun.records import role_of
 
 log = logging.getLogger(__name__)
@@ -138,36 +138,21 @@ class RowSets:
         chosen = torch.randperm(len(examples), generator=generator)[:most]
         return [examples[i] for i in sorted(chosen.tolist())]
 
-    def format_alternates(self, formatter: Formatter) -> list[Example]:
+    def format_alternates(self, formatter: Formatter, texts: Sequence[Sequence[str]]) -> list[list[Example]]:
         """Make token ids of the forget rows with their alternate answers.
 
         Args:
             formatter: How.
+            texts: The alternate answers of each row.
 
         Returns:
-            One example a forget row, with the same ids: the row's own alternate, or a refusal.
+            The examples of each row, with its id.
 
         Raises:
-            UnlearunError: Rows that cannot be kept, all at once.
+            UnlearunError: Answers that cannot be kept, all at once.
         """
-        alternates: list[Example] = []
-        problems: list[str] = []
-        cuts = 0
-        for example in self._examples["forget"]:
-            item = example.item
-            if item.question is None:
-                raise UnlearunError(f"{item.origin}: plain text has no alternate answer; this method needs questions")
-            answer = item.alternate or choose_refusal(self.seed, example.example_id)
-            try:
-                alternate, cut = formatter.format(item, example.example_id, answer)
-            except UnlearunError as error:
-                problems.append(str(error))
-            else:
-                alternates.append(alternate)
-                cuts += cut
-        if problems:
-            raise all_at_once(problems, "the alternate answers of the forget set")
-        _warn_of_cuts("forget (alternate answers)", cuts, len(alternates), formatter.max_length)
+        alternates, cuts = format_alternates(formatter, self._examples["forget"], texts)
+        _warn_of_cuts("forget (alternate answers)", cuts, sum(map(len, alternates)), formatter.max_length)
         return alternates
 
     def _check_holdout(self, items: Mapping[str, Sequence[Item]]) -> None:

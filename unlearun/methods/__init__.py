@@ -1,13 +1,67 @@
 """The methods. These imports are the catalogue: a new method is one more line here."""
 
-from unlearun.methods.base import OPTIMIZER, Term, UnlearningMethod
+from unlearun.methods.altpo import AltPO
+from unlearun.methods.base import UnlearningMethod
+from unlearun.methods.ceu import CEU
 from unlearun.methods.dpo import DPO
+from unlearun.methods.fine_tune import FineTune
 from unlearun.methods.grad_ascent import GradAscent
 from unlearun.methods.grad_diff import GradDiff
+from unlearun.methods.idk import IdkDPO, IdkNLL
 from unlearun.methods.npo import NPO
+from unlearun.methods.pdu import PDU
 from unlearun.methods.rmu import RMU
+from unlearun.methods.rr import RR
+from unlearun.methods.satimp import SatImp
 from unlearun.methods.simnpo import SimNPO
+from unlearun.methods.task_vector import TaskVector
+from unlearun.methods.tnpo import TNPO
+from unlearun.methods.training import OPTIMIZER, Term
+from unlearun.methods.undial import UNDIAL
+from unlearun.methods.wga import WGA
 
-METHODS: tuple[type[UnlearningMethod], ...] = (GradAscent, GradDiff, NPO, DPO, RMU, SimNPO)
+METHODS: tuple[type[UnlearningMethod], ...] = (
+    SimNPO,
+    NPO,
+    TNPO,
+    RMU,
+    RR,
+    GradDiff,
+    WGA,
+    SatImp,
+    UNDIAL,
+    CEU,
+    PDU,
+    DPO,
+    AltPO,
+    IdkDPO,
+    IdkNLL,
+    TaskVector,
+    GradAscent,
+    FineTune,
+)
 
-__all__ = ["DPO", "METHODS", "NPO", "OPTIMIZER", "RMU", "GradAscent", "GradDiff", "SimNPO", "Term", "UnlearningMethod"]
+__all__ = [
+    "CEU",
+    "DPO",
+    "METHODS",
+    "NPO",
+    "OPTIMIZER",
+    "PDU",
+    "RMU",
+    "RR",
+    "TNPO",
+    "UNDIAL",
+    "WGA",
+    "AltPO",
+    "FineTune",
+    "GradAscent",
+    "GradDiff",
+    "IdkDPO",
+    "IdkNLL",
+    "SatImp",
+    "SimNPO",
+    "TaskVector",
+    "Term",
+    "UnlearningMethod",
+]

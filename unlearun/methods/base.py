@@ -5,62 +5,42 @@ Shapes: B rows, T tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from importlib import import_module
-from inspect import signature
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
-from lightning.pytorch.cli import instantiate_class
-from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
-from torch import Tensor
+from torch import Tensor, nn
 
-from unlearun.data import Batch
+from unlearun.data import AlternateKind, Batch
 from unlearun.errors import UnlearunError, check_bounds, check_choice
-from unlearun.methods.referenced import ReferencedModule, ReferenceNeed, ReferenceWay
+from unlearun.methods.referenced import NeedOf, ReferenceWay
+from unlearun.methods.training import Term, TrainedModule
 from unlearun.models import (
     CHECKPOINT_KEY,
     Checkpointing,
+    LoRA,
     ModelLike,
     Policy,
     TokenizerLike,
+    adapter_names,
+    add_adapters,
+    base_name,
     checkpoint_layers,
     load_model,
     load_tokenizer,
-    return_freed_memory,
 )
 from unlearun.ops import sequence_logprobs, token_kl
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# The optimizer of every method unless another is given, in the form that configs have.
-OPTIMIZER: dict[str, Any] = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-5}}
 
-
-class Term(NamedTuple):
-    """One part of the loss, as a sum over what is here.
-
-    Attributes:
-        total: The sum over tokens or rows of this micro-batch.
-        over: By what it is divided: tokens or rows of the whole optimizer step.
-    """
-
-    total: Tensor
-    over: int
-
-    def mean(self) -> Tensor:
-        """Return this micro-batch's share of the mean over the optimizer step."""
-        return self.total / max(self.over, 1)
-
-
-class UnlearningMethod(ReferencedModule):
+class UnlearningMethod(TrainedModule):
     """Base of all methods: minimises gamma * forget_loss + alpha * retain_loss.
 
     A method overrides `forget_loss`, rarely `retain_loss`, and says what it needs of a reference. Attributes that its
-    `choose_trainable` or `reference_needs` reads must be set before ``super().__init__``, which takes in the model.
+    `choose_trained` or `reference_needs` reads must be set before ``super().__init__``, which takes in the model.
 
     Args:
         model: A hub id, a folder, a GGUF file, ``pocket`` (ships with the package), or a model object.
@@ -77,17 +57,21 @@ class UnlearningMethod(ReferencedModule):
             the reference on them; both are means over tokens.
         gradient_checkpointing: Whether activations are computed again in the backward pass, to save memory: true all
             but what goes into a layer, for about a quarter more time; "selective" those that take little time.
+        lora: Low-rank adapters are trained instead of the weights; see `LoRA`. None: the weights are.
+        load_in_4bit: Whether the weights are kept in 4 bits (NF4 of bitsandbytes), beside which adapters are trained.
         dtype: What the weights are kept in; the computing precision is the Trainer's.
         compile_model: Whether torch.compile translates the decoder, which takes minutes and pays in long runs.
 
     Attributes:
-        has_retain_term: Whether the method has a retain loss at all.
-        needs_alternate: Whether forget batches must carry an alternate answer.
+        has_forget_term: Whether the method has a forget loss at all.
+        has_retain_term: Whether it has a retain loss.
+        alternate: Which other answers its forget batches must carry, if any.
         fixed: Arguments of the base that the method does not take.
     """
 
+    has_forget_term: ClassVar[bool] = True
     has_retain_term: ClassVar[bool] = True
-    needs_alternate: ClassVar[bool] = False
+    alternate: ClassVar[AlternateKind | None] = None
     fixed: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
@@ -101,6 +85,8 @@ class UnlearningMethod(ReferencedModule):
         alpha: float = 1.0,
         retain_loss_type: Literal["NLL", "KL"] = "NLL",
         gradient_checkpointing: Checkpointing = False,
+        lora: LoRA | None = None,
+        load_in_4bit: bool = False,
         dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32",
         compile_model: bool = False,
     ) -> None:
@@ -111,6 +97,13 @@ class UnlearningMethod(ReferencedModule):
                 f"gradient_checkpointing is {gradient_checkpointing!r}; it must be one of true, false, selective"
             )
         check_bounds(gamma=(gamma, 0.0), alpha=(alpha, 0.0))
+        self.lora = LoRA(**lora) if isinstance(lora, dict) else lora
+        self.load_in_4bit = load_in_4bit
+        if load_in_4bit and (self.lora is None or not isinstance(model, str)):
+            raise UnlearunError(
+                "load_in_4bit is for adapters beside a model that is loaded by name: "
+                + ("add lora (--model.lora.r 16)" if self.lora is None else "name the model")
+            )
         self.gamma = gamma
         self.alpha = alpha
         self.retain_loss_type = retain_loss_type
@@ -118,10 +111,7 @@ class UnlearningMethod(ReferencedModule):
         self.dtype_name = dtype
         self.compile_model = compile_model
         self.model_name = model if isinstance(model, str) else None
-        self.optimizer: dict[str, Any] = OPTIMIZER
-        self.lr_scheduler: dict[str, Any] | None = None
         self._tokenizer = tokenizer
-        self._step_parts: dict[str, Tensor] = {}
         if not isinstance(model, str):
             self._adopt(model)
             # The weights may change before the first step asks for the reference, so it is made here.
@@ -132,15 +122,28 @@ class UnlearningMethod(ReferencedModule):
     @property
     def trained_sets(self) -> tuple[str, ...]:
         """The sets that the loss reads: retain only where its term has a weight."""
-        return ("forget", "retain") if self.has_retain_term and self.alpha > 0 else ("forget",)
+        forget = ("forget",) if self.has_forget_term else ()
+        return (*forget, "retain") if self.has_retain_term and (self.alpha > 0 or not forget) else forget
 
     @property
-    def reference_needs(self) -> frozenset[ReferenceNeed]:
-        """What the loss reads of the frozen model.
+    def forget_weight(self) -> float | Tensor:
+        """What the forget loss is multiplied with."""
+        return self.gamma
 
-        "logprobs" of whole forget answers and their alternates, "logits" of retain answers, "hidden" states of any.
+    @property
+    def retain_weight(self) -> float | Tensor:
+        """What the retain loss is multiplied with."""
+        return self.alpha
+
+    @property
+    def reference_needs(self) -> frozenset[NeedOf]:
+        """What the loss reads of the frozen model, and of which set.
+
+        "logprobs" of whole answers and, of forget, their alternates, "token_logprobs" of each token of them, "logits",
+        "hidden" states, or its "weights".
         """
-        return frozenset({"logits"} if self.retain_loss_type == "KL" and "retain" in self.trained_sets else ())
+        reads = self.retain_loss_type == "KL" and "retain" in self.trained_sets
+        return frozenset({("logits", "retain")} if reads else ())
 
     def forget_loss(self, batch: Batch) -> Term:
         """Return what is minimised on the forget set.
@@ -171,18 +174,9 @@ class UnlearningMethod(ReferencedModule):
         total, _ = sequence_logprobs(self.policy(batch, "logprobs"), batch.mask)
         return total - self.reference.sequence_logprobs(batch)
 
-    def record(self, name: str, share: Tensor) -> None:
-        """Log a mean over the optimizer step as train/NAME, beside the parts of the loss.
-
-        Args:
-            name: What it is.
-            share: What this micro-batch adds to the mean, see `Term`.
-        """
-        share = share.detach()
-        self._step_parts[name] = self._step_parts.get(name, torch.zeros_like(share)) + share
-
-    def choose_trainable(self) -> None:
-        """Freeze what the method does not train; by default nothing."""
+    def choose_trained(self) -> list[nn.Module]:
+        """Return the modules that the loss trains, or beside which adapters are; by default the whole model."""
+        return [self.model]
 
     # ---- the model ------------------------------------------------------------------------------------------
 
@@ -215,16 +209,25 @@ class UnlearningMethod(ReferencedModule):
             if "policy" not in self._modules:
                 if self.model_name is None:
                     raise UnlearunError("there is no model to load")
-                self._adopt(load_model(self.model_name, self.dtype_name))
+                self._adopt(load_model(self.model_name, self.dtype_name, self.load_in_4bit))
 
     def on_fit_start(self) -> None:
         """Put the policy in train mode, and the reference in the precision that the policy has by now."""
         self.check_positions()
         self.policy.train()
         self._step_parts = {}  # of a fit that was broken off
+        self._gradients_checked = False
         self.prepare_reference()
         if any(isinstance(callback, GradientAccumulationScheduler) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
             raise UnlearunError("the accumulation must not change during a run; use trainer.accumulate_grad_batches")
+
+    def finish(self) -> None:
+        """Bring the weights to what they shall be once training is over, before they are saved; nothing by default."""
+
+    def on_train_end(self) -> None:
+        """See `finish`, which the recorder of a run folder has called already."""
+        self.finish()
+        super().on_train_end()
 
     def on_fit_end(self) -> None:
         """Leave the policy ready to answer, and free the device of the reference."""
@@ -233,155 +236,50 @@ class UnlearningMethod(ReferencedModule):
 
     def _adopt(self, model: PreTrainedModel) -> None:
         self.policy = Policy(model)
-        self.choose_trainable()
+        trained = self.choose_trained()
+        if self.lora is not None:
+            add_adapters(model, self.lora, trained, None if self.model_name is None else base_name(self.model_name))
+        elif trained != [model]:
+            self.policy.requires_grad_(False)
+            for module in trained:
+                module.requires_grad_(True)
         checkpoint_layers(model, self.gradient_checkpointing)
         if self.compile_model:
             model.base_model.compile(dynamic=True)
 
-    # ---- training -------------------------------------------------------------------------------------------
-
-    def training_step(self, batch: dict[str, Batch], batch_idx: int) -> Tensor:
-        """Compute gamma * forget_loss + alpha * retain_loss of one micro-batch.
-
-        Under a Trainer the graph of one set at a time exists: all but the last are differentiated here. The larger
-        set comes first, for the gradients, which the next one finds, are as large as the model.
-
-        Args:
-            batch: The forget batch and, where the method has a retain term, the retain batch.
-            batch_idx: Its number in the epoch; gradients are cleared where an optimizer step begins.
-
-        Returns:
-            A scalar. Its gradients with those that are there already, summed as Lightning does over micro-batches
-            and processes, are those of the mean over the whole optimizer step.
-
-        Raises:
-            UnlearunError: A set is missing from the batch.
-        """
-        missing = [name for name in self.trained_sets if name not in batch]
-        if missing:
-            raise UnlearunError(
-                f"{type(self).__name__} trains on {' and '.join(self.trained_sets)}; the batch has only "
-                f"{', '.join(batch) or 'nothing'}: add {missing[0]}"
-            )
-        if self._trainer is not None and batch_idx % self._trainer.accumulate_grad_batches == 0:
-            self.zero_grad()  # in the place of Lightning, see `optimizer_zero_grad`
-        loss = torch.zeros((), device=self.device)
-        for name in ("loss", *(f"{name}_loss" for name in self.trained_sets)):
-            self.record(name, loss)  # in this order, whichever comes first
-        # By numbers that all processes have in common: where the model is sharded they must run the same forwards.
-        for name in sorted(self.trained_sets, key=lambda name: -_labelled(batch[name])):
-            if loss.requires_grad and self._differentiates_in_parts():
-                loss = self._differentiate(loss)
-            loss = loss + self._weighted_loss(name, batch[name])
-        return loss
-
-    def _weighted_loss(self, name: str, batch: Batch) -> Tensor:
-        """Compute and log one set's part of the loss."""
-        weight, part = (self.gamma, self.forget_loss) if name == "forget" else (self.alpha, self.retain_loss)
-        loss = part(batch).mean()
-        self.record("loss", weight * loss)
-        self.record(f"{name}_loss", loss)
-        if self._trainer is None:
-            return weight * loss
-        # Lightning divides by the accumulation and averages over processes; our denominators know both already.
-        return weight * loss * self._trainer.accumulate_grad_batches * self._trainer.world_size
-
-    def _differentiates_in_parts(self) -> bool:
-        """Say whether a backward pass may run within the forward of the strategy; FSDP1 and DeepSpeed forbid it."""
-        return self._trainer is not None and not isinstance(self.trainer.strategy, (FSDPStrategy, DeepSpeedStrategy))
-
-    def _differentiate(self, loss: Tensor) -> Tensor:
-        """Add the gradients of a part of the loss to what is there, as Lightning will those of the rest.
-
-        Returns:
-            Its value.
-        """
-        precision = self.trainer.precision_plugin
-        with torch.autocast(self.device.type, enabled=False):  # Lightning's own backward pass is outside it, too
-            # Lightning divides by the accumulation once training_step has returned.
-            scaled = precision.pre_backward(loss / self.trainer.accumulate_grad_batches, self)
-            precision.backward(scaled, self, None)
-        if self.device.type == "cpu":
-            return_freed_memory()
-        return loss.detach()
-
-    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
-        """Do nothing: Lightning calls it between `training_step`, which leaves gradients, and its backward pass.
-
-        The former lets go of the gradients of the step before.
-
-        Args:
-            epoch: See Lightning.
-            batch_idx: See Lightning.
-            optimizer: See Lightning.
-        """
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Log the parts of the loss, summed over the micro-batches and processes of the step."""
-        for name, value in self._step_parts.items():
-            self.log(f"train/{name}", value, prog_bar=True, sync_dist=True, reduce_fx="sum", batch_size=1)
-        self._step_parts = {}
-
-    def optimizer_step(
-        self,
-        epoch: int,
-        batch_idx: int,
-        optimizer: torch.optim.Optimizer | LightningOptimizer,
-        optimizer_closure: Callable[[], Any] | None = None,
-    ) -> None:
-        """Take the step, and let go of the gradients: Lightning would keep them while the next graph is built.
-
-        Args:
-            epoch: See Lightning.
-            batch_idx: See Lightning.
-            optimizer: See Lightning.
-            optimizer_closure: See Lightning.
-        """
-        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        optimizer.zero_grad()
-
-    def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning takes many forms
-        """Build the optimizer over the trained parameters, and the scheduler, stepped once an epoch."""
-        trained = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
-        precision = "" if self._trainer is None else str(self._trainer.precision)
-        optimizer = instantiate_class(trained, _fused(self.optimizer, precision))
-        if self.lr_scheduler is None:
-            return optimizer
-        scheduler = instantiate_class(optimizer, self.lr_scheduler)
-        if monitor := getattr(scheduler, "monitor", None):
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": monitor}}
-        return [optimizer], [scheduler]
-
     # ---- checkpoints ----------------------------------------------------------------------------------------
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """See `TrainedModule`; the weights that a checkpoint of adapters leaves out are there already.
+
+        Raises:
+            UnlearunError: The checkpoint has no adapters, or this method has none.
+        """
+        super().on_load_checkpoint(checkpoint)
+        stored, own = (adapter_names(names) for names in (checkpoint["state_dict"], self.state_dict()))
+        if stored != own:
+            raise UnlearunError(
+                f"the checkpoint has {len(stored)} weights of adapters, the model {len(own)}; set lora (r, target) "
+                "as in the run that is to go on"
+            )
+        self.strict_loading = not own
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what an export needs, all of it plain values."""
+        """Add what an export needs, all of it plain values; leave out what can be loaded by name again."""
+        if self.lora is not None and self.model_name is not None:
+            state = checkpoint["state_dict"]
+            kept = adapter_names(state)
+            base = {f"policy.{key}" for key in self.policy.state_dict()} - kept
+            checkpoint["state_dict"] = {key: value for key, value in state.items() if key not in base}
         name = self._tokenizer if isinstance(self._tokenizer, str) else getattr(self._tokenizer, "name_or_path", None)
         checkpoint[CHECKPOINT_KEY] = {
             "method": type(self).__name__,
+            "lora": None if self.lora is None else asdict(self.lora),
+            "base": None if self.model_name is None else [self.model_name, self.dtype_name, self.load_in_4bit],
             "tokenizer": name or self.model_name,
             "generation_config": _plain(self.model.generation_config.to_dict()),
             "model_config": {"model_type": self.model.config.model_type, **_plain(self.model.config.to_dict())},
         }
-
-
-def _labelled(batch: Batch) -> int:
-    """Return how many labels the optimizer step has of a set, alternates included."""
-    return batch.token_count + (0 if batch.alternate is None else batch.alternate.token_count)
-
-
-def _fused(optimizer: dict[str, Any], precision: str) -> dict[str, Any]:
-    """Choose the implementation that passes the weights once, where there is one and the user has not chosen."""
-    given = optimizer.get("init_args") or {}
-    module, _, name = str(optimizer["class_path"]).rpartition(".")
-    cls = getattr(import_module(module), name, None) if module else None
-    takes = cls is not None and "fused" in signature(cls.__init__).parameters
-    # Under 16-mixed it unscales gradients by itself, and Lightning could not clip them.
-    chosen = any(given.get(name) is not None for name in ("fused", "foreach"))  # a parser writes every default
-    chosen = chosen or bool(given.get("capturable") or given.get("differentiable"))
-    if not takes or chosen or precision == "16-mixed":
-        return optimizer
-    return {**optimizer, "init_args": {**given, "fused": True}}
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON value
@@ -389,4 +287,5 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON value
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple, set)):
         return [_plain(inner) for inner in value]
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+    # An enum may be a string too, but no checkpoint of plain values holds one.
+    return value if value is None or type(value) in (bool, int, float, str) else str(value)

@@ -10,10 +10,11 @@ from typing import Any, ClassVar
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from unlearun.data import Batch
+from unlearun.data import AlternateKind, Batch
 from unlearun.errors import UnlearunError, check_bounds
-from unlearun.methods.base import Term, UnlearningMethod
-from unlearun.methods.referenced import ReferenceNeed
+from unlearun.methods.base import UnlearningMethod
+from unlearun.methods.referenced import NeedOf
+from unlearun.methods.training import Term
 from unlearun.models import ModelLike
 
 
@@ -47,7 +48,7 @@ class DPO(UnlearningMethod):
         kwargs: See `UnlearningMethod`.
     """
 
-    needs_alternate: ClassVar[bool] = True
+    alternate: ClassVar[AlternateKind | None] = "any"
 
     def __init__(self, model: ModelLike, beta: float = 0.1, **kwargs: Any) -> None:
         check_bounds(beta=(beta, 1e-6))
@@ -55,13 +56,13 @@ class DPO(UnlearningMethod):
         self.beta = beta
 
     @property
-    def reference_needs(self) -> frozenset[ReferenceNeed]:
+    def reference_needs(self) -> frozenset[NeedOf]:
         """The forget loss reads the log-probabilities of both answers."""
-        return super().reference_needs | {"logprobs"}
+        return super().reference_needs | {("logprobs", "forget")}
 
     def forget_loss(self, batch: Batch) -> Term:
         """Return the row mean of the DPO loss."""
         if batch.alternate is None:
-            raise UnlearunError("DPO needs alternate answers: a Batch with `alternate`")
+            raise UnlearunError(f"{type(self).__name__} needs alternate answers: a Batch with `alternate`")
         loss = dpo_loss(self.gain(batch.alternate), self.gain(batch), batch.mask.sum(-1), self.beta)
         return Term(loss, batch.row_count)

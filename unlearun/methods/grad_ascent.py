@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from unlearun.data import Batch
-from unlearun.methods.base import Term, UnlearningMethod
+from unlearun.methods.base import UnlearningMethod
+from unlearun.methods.training import Term
 from unlearun.models import ModelLike
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from unlearun.data import Batch
-from unlearun.methods.base import Term, UnlearningMethod
+from unlearun.methods.base import UnlearningMethod
 from unlearun.methods.grad_ascent import grad_ascent_loss
+from unlearun.methods.training import Term
 
 
 class GradDiff(UnlearningMethod):

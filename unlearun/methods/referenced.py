@@ -16,6 +16,7 @@ from unlearun.data import Batch, Example, UnlearningDataModule, collate
 from unlearun.errors import UnlearunError, check_bounds, check_choice
 from unlearun.methods.evaluated import EvaluatedModule
 from unlearun.models import (
+    AdaptersOff,
     CachedLogprobs,
     CachedStates,
     FrozenCopy,
@@ -25,6 +26,7 @@ from unlearun.models import (
     OriginalWeights,
     Reference,
     SplitReference,
+    has_adapters,
     load_model,
     weights_digest,
 )
@@ -35,7 +37,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-ReferenceNeed: TypeAlias = Literal["logprobs", "logits", "hidden"]
+ReferenceNeed: TypeAlias = Literal["logprobs", "token_logprobs", "logits", "hidden", "weights"]
+NeedOf: TypeAlias = tuple[ReferenceNeed, Literal["forget", "retain"]]  # what is read, and of which set
 ReferenceWay: TypeAlias = Literal["auto", "cache", "weights", "copy"]
 WAYS = ("auto", "cache", "weights", "copy")
 
@@ -53,7 +56,6 @@ class ReferencedModule(EvaluatedModule):
     """
 
     dtype_name: str
-    retain_loss_type: str
 
     def __init__(self, reference: ModelLike | None, reference_way: ReferenceWay, reference_cache_gb: float) -> None:
         super().__init__()
@@ -72,13 +74,8 @@ class ReferencedModule(EvaluatedModule):
         raise NotImplementedError
 
     @property
-    def trained_sets(self) -> tuple[str, ...]:
-        """The sets that the loss reads."""
-        raise NotImplementedError
-
-    @property
-    def reference_needs(self) -> frozenset[ReferenceNeed]:
-        """What the loss reads of the frozen model."""
+    def reference_needs(self) -> frozenset[NeedOf]:
+        """What the loss reads of the frozen model, and of which set."""
         return frozenset()
 
     @property
@@ -113,11 +110,11 @@ class ReferencedModule(EvaluatedModule):
         if not self.needs_reference:
             return
         cached = self._to_cache()
-        if self.reference_way == "cache" and cached != self.reference_needs:
+        if self.reference_way == "cache" and cached != self._kinds():
             raise UnlearunError(
-                "reference_way is 'cache', which holds log-probabilities of forget rows and, for KL and a head that is "
-                "a linear map, hidden states of retain rows of an UnlearningDataModule; the loss of "
-                f"{type(self).__name__} reads {' and '.join(sorted(self.reference_needs))}: use auto"
+                "reference_way is 'cache', which holds log-probabilities and, for a head that is a linear map, the "
+                "hidden states that logits are made of, of rows of an UnlearningDataModule; the loss of "
+                f"{type(self).__name__} reads {' and '.join(sorted(self._kinds()))}: use auto"
             )
         if cached:
             self._reference = self._make_caches(self._data(), cached)
@@ -139,27 +136,38 @@ class ReferencedModule(EvaluatedModule):
             return FrozenCopy(load_model(given, self.dtype_name), copy=False)
         if given is not None:
             return FrozenCopy(given)
-        return FrozenCopy(self.model) if self.reference_way == "copy" else OriginalWeights(self.policy)
+        if self.reference_way == "copy":
+            return FrozenCopy(self.model)
+        return AdaptersOff(self.policy) if has_adapters(self.policy) else OriginalWeights(self.policy)
 
     def _to_cache(self) -> set[ReferenceNeed]:
         """Choose what is computed once, before step 0, instead of live."""
         data = getattr(self._trainer, "datamodule", None)
         if not isinstance(data, UnlearningDataModule) or self.reference_way not in ("auto", "cache"):
             return set()
-        needs = set(self.reference_needs) - {"hidden"}  # of a few layers, which cost less live
+        needs = self._kinds() - {"hidden", "weights"}  # states of a few layers cost less live
         if "logits" in needs and not self._can_cache_states(data):
             needs.remove("logits")
         return needs
 
+    def _kinds(self) -> set[ReferenceNeed]:
+        return {need for need, _ in self.reference_needs}
+
+    def _asked(self, data: UnlearningDataModule, need: ReferenceNeed) -> list[Example]:
+        """Return the answers that are asked about: of logits, which are large, those that the fit will draw alone."""
+        sets = sorted(name for kind, name in self.reference_needs if kind == need)
+        if need == "logits":
+            return [row for name in sets for row in data.drawn(name)]
+        alternates = data.alternates() if "forget" in sets else None
+        return [*(row for name in sets for row in data.examples(name)), *(alternates or [])]
+
     def _can_cache_states(self, data: UnlearningDataModule) -> bool:
-        """Say whether logits are those of retain rows, and the hidden states that make them can be kept."""
-        if "retain" not in self.trained_sets or self.retain_loss_type != "KL":
-            return False
+        """Say whether the hidden states that make the logits can be kept."""
         new = self._given_reference is not None and "logits" not in self._caches
         model = self._live_reference().model if new else self.model
         itemsize = 2 if str(self.trainer.precision).endswith("-mixed") else next(model.parameters()).element_size()
         width = model.config.get_text_config().hidden_size * itemsize
-        size = max(self._from_all(sum(row.labelled for row in data.drawn("retain")) * width))
+        size = max(self._from_all(sum(row.labelled for row in self._asked(data, "logits")) * width))
         return FrozenHead.fits(model) and (self.reference_way == "cache" or size <= self.reference_cache_gb * 1e9)
 
     def _forget_caches(self) -> None:
@@ -185,31 +193,31 @@ class ReferencedModule(EvaluatedModule):
         """
         if isinstance(self._reference, LiveReference):
             return self._reference
-        if self._given_reference is None and not keep:
+        if self._given_reference is None and not keep and not has_adapters(self.policy):
             return OriginalWeights(self.policy, keep=False)
         self._reference = self._make_reference()
         return self._reference
 
     def _make_caches(self, data: UnlearningDataModule, cached: set[ReferenceNeed]) -> Reference:
         """Compute what is to be cached, but for what an earlier fit has; what else is read stays live."""
-        rows: dict[ReferenceNeed, list[Example]] = {}
-        if "logprobs" in cached:
-            rows["logprobs"] = [*data.examples("forget"), *(data.alternates() or [])]
-        if "logits" in cached:
-            rows["logits"] = data.drawn("retain")
+        rows = {need: self._asked(data, need) for need in cached}
         # All or none, and on all processes: one reference has one start.
         if self._caches and not all(self._from_all(self._serve(rows))):
             self._forget_caches()
         parts: dict[ReferenceNeed, Reference] = {need: self._caches[need] for need in cached & self._caches.keys()}
-        live = self.reference_needs - cached
+        live = self._kinds() - cached
         self._reference = self._kept_live()
         if live or parts.keys() != cached:
             start = self._live_reference(keep=bool(live))
             start.convert(self.trainer.precision_plugin.convert_module)
             for need in sorted(cached - parts.keys()):  # in one order on all processes
                 log.info("asking the reference about %d answers, once", len(rows[need]))
-                make = self._find_logprobs if need == "logprobs" else self._compute_states
-                parts[need] = self._caches[need] = make(rows[need], start)
+                made: CachedLogprobs | CachedStates
+                if need == "logits":
+                    made = self._compute_states(rows[need], start)
+                else:
+                    made = self._find_logprobs(rows[need], start, summed=need == "logprobs")
+                parts[need] = self._caches[need] = made
             parts.update(dict.fromkeys(live, start))
         return SplitReference(parts) if len(parts) > 1 else next(iter(parts.values()))
 
@@ -225,10 +233,11 @@ class ReferencedModule(EvaluatedModule):
         """Return what numbers of a reference depend on, beside rows and weights."""
         return {"dtype": str(next(self.policy.parameters()).dtype), "precision": str(self.trainer.precision)}
 
-    def _find_logprobs(self, rows: list[Example], start: LiveReference) -> CachedLogprobs:
-        """Compute S_ref of all forget rows, or take what the run that is resumed has computed."""
+    def _find_logprobs(self, rows: list[Example], start: LiveReference, summed: bool) -> CachedLogprobs:
+        """Compute the log-probabilities of all rows, or take what the run that is resumed has computed."""
         trainer: Any = self.trainer
-        origin = {"weights": weights_digest(start), **self._origin()}
+        values = "sums" if summed else "tokens"
+        origin = {"weights": weights_digest(start), "values": values, **self._origin()}
         found = CachedLogprobs.read(Path(trainer.ckpt_path).parent.parent) if trainer.ckpt_path else None
         fits = found is not None and found.origin == origin and found.knows(self._batches(rows))
         # The first process decides for all: a shard has a digest of its own, and the file may be on one machine.
@@ -240,14 +249,14 @@ class ReferencedModule(EvaluatedModule):
         batches = list(self._batches(rows))
         mine = batches[trainer.global_rank :: trainer.world_size]
         with trainer.precision_plugin.forward_context():
-            cache = CachedLogprobs.compute(start, self._in_step(mine), origin)
+            cache = CachedLogprobs.compute(start, self._in_step(mine), origin, summed)
         cache.values = {key: value for share in self._from_all(cache.values) for key, value in share.items()}
         if self.run_folder is not None and trainer.is_global_zero:
             cache.write(self.run_folder)
         return cache
 
     def _compute_states(self, rows: list[Example], start: LiveReference) -> CachedStates:
-        """Compute the last hidden states of the retain rows that this process draws."""
+        """Compute the last hidden states of the rows that this process draws."""
         with self.trainer.precision_plugin.forward_context():
             return CachedStates.compute(start, self._in_step(list(self._batches(rows))), self.device, self._origin())
 

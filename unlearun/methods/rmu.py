@@ -5,16 +5,18 @@ Shapes: B rows, T tokens, D width.
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unlearun.data import Batch
 from unlearun.errors import check_bounds
-from unlearun.methods.base import Term, UnlearningMethod
-from unlearun.methods.referenced import ReferenceNeed
-from unlearun.models import ModelLike, check_layer, find_layers, output_projection
+from unlearun.methods.base import UnlearningMethod
+from unlearun.methods.referenced import NeedOf
+from unlearun.methods.training import Term
+from unlearun.models import CHECKPOINT_KEY, ModelLike, choose_layers, find_layers, output_projection
 
 
 def steering_loss(hidden: Tensor, target: Tensor, mask: Tensor) -> Tensor:
@@ -35,16 +37,20 @@ def steering_loss(hidden: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     return (distance.sum(-1) / mask.sum(-1).clamp(min=1)).sum()
 
 
-def draw_direction(width: int, seed: int) -> Tensor:
+def draw_direction(width: int, seed: int, topic: str | None = None) -> Tensor:
     """Draw the unit vector u of RMU.
 
     Args:
         width: D.
         seed: What it is drawn from, so that all processes draw the same.
+        topic: Whose; every topic has its own.
 
     Returns:
         ``(D,)``, drawn from U[0, 1) and normalised.
     """
+    if topic is not None:
+        digest = hashlib.sha256(f"{seed}/{topic}".encode()).digest()
+        seed = int.from_bytes(digest[:8], "big") >> 1
     # Whatever device and precision are the default where it is drawn, it is the same vector.
     generator = torch.Generator("cpu").manual_seed(seed)
     uniform = torch.rand(width, generator=generator, device="cpu", dtype=torch.float32)
@@ -54,17 +60,19 @@ def draw_direction(width: int, seed: int) -> Tensor:
 class RMU(UnlearningMethod):
     """Representation misdirection: after layer ℓ forget text points to a random direction, retain text stays.
 
-    Only the MLP output projections of layers ℓ-2 to ℓ are trained, and nothing after layer ℓ runs.
+    Only the MLP output projections of layers ℓ-2 to ℓ are trained, and nothing after layer ℓ runs. With several target
+    layers those of each are trained, and their losses averaged. Where forget rows have a ``topic``, each topic has a
+    direction of its own.
     Source: Li 2024, "The WMDP Benchmark" (2403.03218); adaptive: Huu-Tien 2024 (2408.06223).
 
     Args:
         model: A hub id, a folder, a GGUF file, ``pocket`` (ships with the package), or a model object.
         steering_coeff: c, how long the vector is that forget states are steered to; with ``adaptive`` a factor on
             the length that the frozen state has.
-        target_layer: ℓ, counted from 0. None: a quarter of the depth.
+        target_layer: ℓ, counted from 0, or a list of several. None: a quarter of the depth.
         adaptive: Whether each token's length is scaled to that of its frozen hidden state.
         alpha: Weight of the retain loss.
-        vector_seed: What the random direction is drawn from.
+        vector_seed: What the random directions are drawn from.
         kwargs: See `UnlearningMethod`.
     """
 
@@ -75,51 +83,78 @@ class RMU(UnlearningMethod):
         self,
         model: ModelLike,
         steering_coeff: float = 6.5,
-        target_layer: int | None = None,
+        target_layer: int | list[int] | None = None,
         adaptive: bool = False,
         alpha: float = 100.0,
         vector_seed: int = 0,
         **kwargs: Any,
     ) -> None:
         check_bounds(steering_coeff=(steering_coeff, 0.0))
-        # Before the base takes in a model object, for `choose_trainable` reads these.
+        # Before the base takes in a model object, for `choose_trained` reads these.
         self._requested_layer = target_layer
         self.steering_coeff = steering_coeff
         self.adaptive = adaptive
         self.vector_seed = vector_seed
-        self.target_layer = -1
+        self.target_layers: tuple[int, ...] = ()
+        self.topic_directions: dict[str, Tensor] = {}
         super().__init__(model, alpha=alpha, retain_loss_type="NLL", **kwargs)
 
     @property
-    def reference_needs(self) -> frozenset[ReferenceNeed]:
+    def reference_needs(self) -> frozenset[NeedOf]:
         """The retain loss, and the adaptive forget loss, read its hidden states."""
-        return frozenset({"hidden"} if self.alpha > 0 or self.adaptive else ())
+        needs: set[NeedOf] = {("hidden", "retain")} if self.alpha > 0 else set()
+        return frozenset(needs | {("hidden", "forget")} if self.adaptive else needs)
 
-    def choose_trainable(self) -> None:
+    def choose_trained(self) -> list[nn.Module]:
         """Train the MLP output projections of layers ℓ-2 to ℓ, and nothing else."""
         layers = find_layers(self.model).layers
-        layer = len(layers) // 4 if self._requested_layer is None else self._requested_layer
-        self.target_layer = check_layer(layer, len(layers))
-        self.policy.requires_grad_(False)
-        for index in range(max(0, layer - 2), layer + 1):
-            output_projection(layers[index]).requires_grad_(True)
-        width = self.model.config.get_text_config().hidden_size
-        self.register_buffer("direction", draw_direction(width, self.vector_seed))
+        self.target_layers = choose_layers(self._requested_layer, (len(layers) // 4,), len(layers))
+        self.register_buffer("direction", draw_direction(self._width(), self.vector_seed))
+        near = {i for layer in self.target_layers for i in range(max(0, layer - 2), layer + 1)}
+        return [output_projection(layers[i]) for i in sorted(near)]
 
     def forget_loss(self, batch: Batch) -> Term:
-        """Return the row mean of the distance to the steered direction."""
-        length: Tensor | float = self.steering_coeff
+        """Return the row mean of the distance to the steered direction, averaged over layers."""
         with self.policy.sharing_frozen_layers():
-            if self.adaptive:
-                frozen = self.reference.hidden(batch, self.target_layer).float()
-                length = self.steering_coeff * frozen.norm(dim=-1, keepdim=True)
-            hidden = self.policy(batch, "hidden", self.target_layer)
-        target = length * self.direction.to(hidden.device).expand_as(hidden)
-        return Term(steering_loss(hidden, target, batch.mask), batch.row_count)
+            frozen = self.reference.hidden(batch, self.target_layers) if self.adaptive else None
+            hidden = self.policy(batch, "hidden", self.target_layers)
+        direction = self._directions(batch).to(hidden[0].device)
+        losses = []
+        for i, states in enumerate(hidden):
+            length: Tensor | float = self.steering_coeff
+            if frozen is not None:
+                length = self.steering_coeff * frozen[i].float().norm(dim=-1, keepdim=True)
+            losses.append(steering_loss(states, (length * direction).expand_as(states), batch.mask))
+        return Term(torch.stack(losses).mean(), batch.row_count)
 
     def retain_loss(self, batch: Batch) -> Term:
-        """Return the row mean of the distance to the frozen model's hidden states."""
+        """Return the row mean of the distance to the frozen model's hidden states, averaged over layers."""
         with self.policy.sharing_frozen_layers():
-            frozen = self.reference.hidden(batch, self.target_layer)
-            hidden = self.policy(batch, "hidden", self.target_layer)
-        return Term(steering_loss(hidden, frozen, batch.mask), batch.row_count)
+            frozen = self.reference.hidden(batch, self.target_layers)
+            hidden = self.policy(batch, "hidden", self.target_layers)
+        losses = [steering_loss(*pair, batch.mask) for pair in zip(hidden, frozen, strict=True)]
+        return Term(torch.stack(losses).mean(), batch.row_count)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the directions of topics."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[CHECKPOINT_KEY]["topic_directions"] = dict(self.topic_directions)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take back the directions of topics."""
+        super().on_load_checkpoint(checkpoint)
+        self.topic_directions = dict(checkpoint.get(CHECKPOINT_KEY, {}).get("topic_directions", {}))
+
+    def _directions(self, batch: Batch) -> Tensor:
+        """Return u ``(D,)``, or that of each row's topic ``(B, 1, D)``."""
+        if batch.topics is None:
+            return self.direction
+        found = []
+        for topic in batch.topics:
+            if topic is not None and topic not in self.topic_directions:
+                self.topic_directions[topic] = draw_direction(self._width(), self.vector_seed, topic)
+            found.append(self.direction.cpu() if topic is None else self.topic_directions[topic].cpu())
+        return torch.stack(found).unsqueeze(1)
+
+    def _width(self) -> int:
+        return int(self.model.config.get_text_config().hidden_size)

@@ -12,7 +12,8 @@ from torch.nn.functional import logsigmoid
 
 from unlearun.data import Batch
 from unlearun.errors import check_bounds
-from unlearun.methods.base import Term, UnlearningMethod
+from unlearun.methods.base import UnlearningMethod
+from unlearun.methods.training import Term
 from unlearun.models import ModelLike
 from unlearun.ops import sequence_logprobs
 

@@ -1,42 +1,65 @@
 """The network: loading it, running it, freezing a reference of it, writing it."""
 
+from unlearun.models.alternates import own_alternates, read_alternates, write_alternates
 from unlearun.models.cached_states import CachedStates
 from unlearun.models.checkpointing import Checkpointing, checkpoint_layers
-from unlearun.models.export import CHECKPOINT_KEY, export_checkpoint, save_folder
+from unlearun.models.export import CHECKPOINT_KEY, export_checkpoint, save_folder, save_model
 from unlearun.models.generation import greedy_answers
 from unlearun.models.gradients import gradient_norms
 from unlearun.models.head import FrozenHead
-from unlearun.models.layers import check_layer, find_layers, output_projection
-from unlearun.models.loading import ModelLike, TokenizerLike, load_model, load_tokenizer
+from unlearun.models.layers import check_layer, choose_layers, find_layers, output_projection
+from unlearun.models.loading import ModelLike, TokenizerLike, base_name, load_model, load_tokenizer
+from unlearun.models.lora import LoRA, adapter_names, add_adapters, has_adapters, scale_adapters
 from unlearun.models.memory import return_freed_memory
+from unlearun.models.merging import merge
 from unlearun.models.policy import Policy
-from unlearun.models.reference import FrozenCopy, LiveReference, OriginalWeights, Reference, SplitReference
+from unlearun.models.reference import (
+    AdaptersOff,
+    FrozenCopy,
+    LiveReference,
+    OriginalWeights,
+    Reference,
+    SplitReference,
+)
 from unlearun.models.reference_cache import CachedLogprobs, weights_digest
 
 __all__ = [
     "CHECKPOINT_KEY",
+    "AdaptersOff",
     "CachedLogprobs",
     "CachedStates",
     "Checkpointing",
     "FrozenCopy",
     "FrozenHead",
     "LiveReference",
+    "LoRA",
     "ModelLike",
     "OriginalWeights",
     "Policy",
     "Reference",
     "SplitReference",
     "TokenizerLike",
+    "adapter_names",
+    "add_adapters",
+    "base_name",
     "check_layer",
     "checkpoint_layers",
+    "choose_layers",
     "export_checkpoint",
     "find_layers",
     "gradient_norms",
     "greedy_answers",
+    "has_adapters",
     "load_model",
     "load_tokenizer",
+    "merge",
     "output_projection",
+    "own_alternates",
+    "read_alternates",
     "return_freed_memory",
     "save_folder",
+    "save_model",
+    "scale_adapters",
     "weights_digest",
+    "write_alternates",
 ]

@@ -5,7 +5,7 @@ Shapes: B rows, N labelled tokens of the batch in row order, V vocabulary, D wid
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -55,7 +55,7 @@ class CachedStates(Reference):
             states.update(zip(row_keys(batch), rows, strict=True))
         return cls(states, reference.frozen_head(device), origin)
 
-    def sequence_logprobs(self, batch: Batch) -> Tensor:
+    def token_logprobs(self, batch: Batch) -> Tensor:
         """Not kept."""
         raise NotImplementedError("cached hidden states serve logits alone")
 
@@ -76,8 +76,8 @@ class CachedStates(Reference):
         wanted = [key for key, count in zip(row_keys(batch), batch.mask.sum(-1).tolist(), strict=True) if count]
         if not self._has(wanted):
             raise UnlearunError(
-                "the cached reference does not know a row of this batch: it holds the retain rows that its run draws "
-                "alone; set reference_way: weights"
+                "the cached reference does not know a row of this batch: it holds the rows that its run draws alone; "
+                "set reference_way: weights"
             )
         states = torch.cat([self.states[key] for key in wanted] or [next(iter(self.states.values()))[:0]])
         self.head = self.head.to(batch.labels.device)
@@ -85,7 +85,7 @@ class CachedStates(Reference):
             for some in states.to(batch.labels.device).split(HEAD_TOKENS):
                 yield self.head(some)
 
-    def hidden(self, batch: Batch, layer: int) -> Tensor:
+    def hidden(self, batch: Batch, layers: Sequence[int]) -> list[Tensor]:
         """Not kept."""
         raise NotImplementedError("only the last hidden states are kept")
 

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from unlearun.errors import UnlearunError
-from unlearun.models.loading import load_tokenizer, without_bars
+from unlearun.models.loading import base_name, load_model, load_tokenizer, without_bars
+from unlearun.models.lora import LoRA, adapter_names, add_adapters, has_adapters, write_adapters
+from unlearun.models.merging import merge
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -23,7 +26,7 @@ def save_folder(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | Non
     """Save a model and its tokenizer.
 
     Args:
-        model: A causal LM of transformers.
+        model: A causal LM of transformers; of one with adapters they alone are written.
         tokenizer: Its tokenizer, if there is one.
         folder: Where to; must not hold a model already.
 
@@ -42,7 +45,10 @@ def save_folder(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | Non
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
             inner = Path(scratch) / "model"
             with without_bars():
-                model.save_pretrained(inner)
+                if has_adapters(model):
+                    write_adapters(model, inner)
+                else:
+                    model.save_pretrained(inner)
             if tokenizer is not None:
                 tokenizer.save_pretrained(inner)
             if target.exists():
@@ -53,13 +59,40 @@ def save_folder(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | Non
     return target
 
 
-def export_checkpoint(checkpoint: str | Path, folder: str | Path, tokenizer: str | None = None) -> Path:
+def save_model(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: str | Path, adapter: bool = False
+) -> Path:
+    """Save a model, with or without adapters, and its tokenizer.
+
+    Args:
+        model: A causal LM of transformers.
+        tokenizer: Its tokenizer, if there is one.
+        folder: Where to; must not hold a model already.
+        adapter: Whether the adapters alone are saved, or merged into the whole model.
+
+    Returns:
+        The folder, which ``AutoModelForCausalLM.from_pretrained`` loads.
+
+    Raises:
+        UnlearunError: The folder has files in it or cannot be written, or there are no adapters to save alone.
+    """
+    if not has_adapters(model):
+        if adapter:
+            raise UnlearunError("the model has no adapters that could be saved alone; set lora (--model.lora.r 16)")
+        return save_folder(model, tokenizer, folder)
+    return save_folder(model if adapter else merge(model), tokenizer, folder)
+
+
+def export_checkpoint(
+    checkpoint: str | Path, folder: str | Path, tokenizer: str | None = None, adapter: bool = False
+) -> Path:
     """Turn a checkpoint of a run into a Hugging Face folder.
 
     Args:
         checkpoint: A ``.ckpt`` file.
         folder: Where to.
         tokenizer: Where the tokenizer comes from; None: from where the run had it.
+        adapter: Whether the adapters alone are written.
 
     Returns:
         The folder.
@@ -67,16 +100,22 @@ def export_checkpoint(checkpoint: str | Path, folder: str | Path, tokenizer: str
     Raises:
         UnlearunError: The checkpoint does not exist or is none of ours, or the tokenizer cannot be found.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
-
     stored = read_checkpoint(checkpoint)
     facts: dict[str, Any] = stored[CHECKPOINT_KEY]
-    config_values = dict(facts["model_config"])
-    config = AutoConfig.for_model(config_values.pop("model_type"), **config_values)
     prefix = "policy.model."
     weights = {name[len(prefix) :]: w for name, w in stored["state_dict"].items() if name.startswith(prefix)}
-    model = AutoModelForCausalLM.from_config(config)
-    misfit = f"{checkpoint} does not fit a {config.model_type} model; was it written by this version?"
+    misfit = f"{checkpoint} does not fit a {facts['model_config']['model_type']} model; was it written by this version?"
+    build = _plain_model if facts.get("lora") is None else _adapted_model
+    model = build(facts, weights, misfit)
+    return save_model(model, _find_tokenizer(Path(checkpoint), facts, tokenizer), folder, adapter)
+
+
+def _plain_model(facts: dict[str, Any], weights: dict[str, Tensor], misfit: str) -> PreTrainedModel:
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+
+    config_values = dict(facts["model_config"])
+    config = AutoConfig.for_model(config_values.pop("model_type"), **config_values)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
     try:  # assigned, not copied: the weights keep their dtype, whatever the config says
         missing, unexpected = model.load_state_dict(weights, strict=False, assign=True)
     except RuntimeError as error:  # a shape
@@ -85,7 +124,24 @@ def export_checkpoint(checkpoint: str | Path, folder: str | Path, tokenizer: str
     model.generation_config = GenerationConfig.from_dict(facts["generation_config"])
     if unexpected or [name for name in missing if name not in model.all_tied_weights_keys]:
         raise UnlearunError(misfit)
-    return save_folder(model, _find_tokenizer(Path(checkpoint), facts, tokenizer), folder)
+    return model
+
+
+def _adapted_model(facts: dict[str, Any], weights: dict[str, Tensor], misfit: str) -> PreTrainedModel:
+    """Load the model that a run of adapters started from, and put those of the checkpoint beside it."""
+    if facts["base"] is None:
+        raise UnlearunError("the run trained adapters of a model that came as an object; save it from where it is")
+    model = load_model(*facts["base"])
+    where = {name.partition(".lora_")[0] for name in adapter_names(weights)}
+    try:
+        modules = [model.get_submodule(name) for name in where]
+        add_adapters(model, LoRA(**{**facts["lora"], "target": None}), modules, base_name(facts["base"][0]))
+        missing, unexpected = model.load_state_dict(weights, strict=False)
+    except (AttributeError, RuntimeError) as error:  # a layer, or a shape
+        raise UnlearunError(misfit) from error
+    if unexpected or adapter_names(missing):
+        raise UnlearunError(misfit)
+    return model
 
 
 def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:

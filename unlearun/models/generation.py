@@ -1,4 +1,4 @@
-"""Greedy answers to questions, in batches."""
+"""Answers to questions, in batches."""
 
 from __future__ import annotations
 
@@ -33,14 +33,45 @@ def greedy_answers(
     Returns:
         One text a row, in the order given, without special tokens.
     """
+    prompts = [list(example.input_ids[: prompt_length(example)]) for example in examples]
+    continuations = continue_prompts(policy, formatter, prompts, max_new_tokens, batch_size)
+    answers = []
+    for example, prompt, tokens in zip(examples, prompts, continuations, strict=True):
+        length = len(tokens)
+        if example.item.question is None:  # a piece of text is compared with what is left of it
+            length = min(length, len(example.input_ids) - len(prompt))
+        answers.append(str(formatter.tokenizer.decode(tokens[:length], skip_special_tokens=True)).strip())
+    return answers
+
+
+def continue_prompts(
+    policy: Policy,
+    formatter: Formatter,
+    prompts: Sequence[list[int]],
+    max_new_tokens: int,
+    batch_size: int,
+    temperature: float = 0.0,
+) -> list[list[int]]:
+    """Let the model continue prompts.
+
+    Args:
+        policy: The model.
+        formatter: Knows what ends an answer.
+        prompts: Token ids.
+        max_new_tokens: At most so many tokens each.
+        batch_size: Prompts at a time.
+        temperature: 0 is greedy; see `Policy.generate`.
+
+    Returns:
+        The new tokens of each, up to its end, in the order given.
+    """
     tokenizer, end_ids = formatter.tokenizer, [formatter.end_id]
     if tokenizer.eos_token_id is not None and tokenizer.eos_token_id != formatter.end_id:
         end_ids.append(int(tokenizer.eos_token_id))
-    prompts = [list(example.input_ids[: prompt_length(example)]) for example in examples]
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     device = next(policy.parameters()).device
     positions = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None)
-    answers = [""] * len(prompts)
+    found: list[list[int]] = [[]] * len(prompts)
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         longest = max(len(prompts[i]) for i in chosen)
@@ -48,10 +79,8 @@ def greedy_answers(
         ids = torch.tensor([[end_ids[0]] * pad + prompts[i] for pad, i in zip(pads, chosen, strict=True)])
         mask = torch.tensor([[0] * pad + [1] * (longest - pad) for pad in pads])
         room = max_new_tokens if positions is None else min(max_new_tokens, positions - longest)
-        new = policy.generate(ids.to(device), mask.to(device), max(room, 1), end_ids).tolist()
+        new = policy.generate(ids.to(device), mask.to(device), max(room, 1), end_ids, temperature).tolist()
         for i, tokens in zip(chosen, new, strict=True):
             length = next((at for at, token in enumerate(tokens) if token in end_ids), len(tokens))
-            if examples[i].item.question is None:  # a piece of text is compared with what is left of it
-                length = min(length, len(examples[i].input_ids) - len(prompts[i]))
-            answers[i] = str(tokenizer.decode(tokens[:length], skip_special_tokens=True)).strip()
-    return answers
+            found[i] = tokens[:length]
+    return found

@@ -5,8 +5,9 @@ Shapes: B rows, T tokens, D width, L layers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor, nn
@@ -79,8 +80,25 @@ def check_layer(layer: int, depth: int) -> int:
         UnlearunError: There is no such layer.
     """
     if not 0 <= layer < depth:
-        raise UnlearunError(f"target_layer is {layer}, but the model has layers 0 to {depth - 1}")
+        raise UnlearunError(f"target layer is {layer}, but the model has layers 0 to {depth - 1}")
     return layer
+
+
+def choose_layers(requested: int | Sequence[int] | None, usual: Sequence[int], depth: int) -> tuple[int, ...]:
+    """Return the layers that a loss reads, each once and in order, once they are known to exist.
+
+    Args:
+        requested: What the user wants: one, several, or None.
+        usual: What is taken for None.
+        depth: How many layers there are.
+
+    Raises:
+        UnlearunError: There is no such layer, or none is named.
+    """
+    wanted = usual if requested is None else [requested] if isinstance(requested, int) else requested
+    if not wanted:
+        raise UnlearunError(f"the list of target layers is empty; name layers from 0 to {depth - 1}, or none")
+    return tuple(check_layer(layer, depth) for layer in sorted(set(wanted)))
 
 
 def output_projection(layer: nn.Module) -> nn.Module:
@@ -117,13 +135,14 @@ class Below:
 
 
 class Captured:
-    """Holds what a layer put out.
+    """Holds what layers put out.
 
     Attributes:
-        hidden: ``(B, T, D)`` once the model has run.
+        hidden: For the number of each layer ``(B, T, D)``, once the model has run.
     """
 
-    hidden: Tensor | None = None
+    def __init__(self) -> None:
+        self.hidden: dict[int, Tensor] = {}
 
 
 class _Shared(nn.Module):
@@ -158,37 +177,38 @@ def first_trained_layer(model: PreTrainedModel) -> int:
 
 
 @contextmanager
-def run_up_to(model: PreTrainedModel, layer: int, below: Below | None = None) -> Iterator[Captured]:
-    """Let the model run layers 0 to ``layer`` alone, and keep what the last of them puts out.
+def run_up_to(model: PreTrainedModel, *wanted: int, below: Below | None = None) -> Iterator[Captured]:
+    """Let the model run up to the highest wanted layer alone, and keep what the wanted ones put out.
 
-    The list of layers is replaced by a shorter view of the same modules for as long as the context lasts, and a
-    forward hook reads the output before any final norm.
+    The list of layers is replaced by a shorter view of the same modules for as long as the context lasts, and
+    forward hooks read the outputs before any final norm.
 
     Args:
         model: A causal LM of transformers.
-        layer: Counted from 0.
+        wanted: Layers, counted from 0.
         below: The first time its layers run and their output is kept there; from then on they do not run again.
 
     Yields:
-        Where the output will stand.
+        Where the outputs will stand.
 
     Raises:
         UnlearunError: There is no such layer.
     """
     parent, name, layers = find_layers(model)
-    check_layer(layer, len(layers))
+    for layer in wanted:
+        check_layer(layer, len(layers))
     captured = Captured()
-    view = list(layers[: layer + 1])
-    shared = 0 if below is None else min(below.first, layer)
+    view = list(layers[: max(wanted) + 1])
+    shared = 0 if below is None else min(below.first, *wanted)
 
-    def keep(_module: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
-        captured.hidden = output if isinstance(output, Tensor) else output[0]
+    def keep(layer: int, _module: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
+        captured.hidden[layer] = output if isinstance(output, Tensor) else output[0]
 
     def keep_below(_module: nn.Module, _inputs: object, output: object) -> None:
         if below is not None:
             below.output = output
 
-    handles = [layers[layer].register_forward_hook(keep)]
+    handles = [layers[layer].register_forward_hook(partial(keep, layer)) for layer in wanted]
     if below is not None and shared > 0:
         if below.output is None:
             handles.append(layers[shared - 1].register_forward_hook(keep_below))

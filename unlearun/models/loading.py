@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -27,7 +28,8 @@ POCKET = {"pocket": "pocket/target", "pocket-gold": "pocket/gold"}
 
 MORE_PLACES = {"causal language model": ", a GGUF file, or 'pocket'"}
 
-MODEL_FILES = ("config.json",)
+ADAPTER_FILE = "adapter_config.json"
+MODEL_FILES = ("config.json", ADAPTER_FILE)
 TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "config.json")
 
 
@@ -52,8 +54,9 @@ def locate(model: str, holds: Sequence[str] = MODEL_FILES) -> tuple[str, dict[st
             raise UnlearunError(f"the {model} model is missing from this installation; install unlearun again")
         return str(asset), {}
     path = _inside_package(model) if model.startswith(PACKAGE_MARK) else Path(model).expanduser()
-    if (path / "model" / "config.json").is_file() and not (path / "config.json").is_file():
-        path = path / "model"  # a run folder
+    inner = path / "model"
+    if any((inner / name).is_file() for name in MODEL_FILES) and not (path / "config.json").is_file():
+        path = inner  # a run folder
     if path.is_dir():
         if not any((path / name).is_file() for name in holds):
             kind = "model" if holds is MODEL_FILES else "tokenizer"
@@ -107,15 +110,26 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(model: str, dtype: str = "float32") -> PreTrainedModel:
-    """Load a causal LM.
+def base_name(model: str) -> str:
+    """Return what the folder of an adapter says of the model that it belongs to, for other programs to find.
 
     Args:
         model: See `locate`.
+    """
+    where, how = locate(model)
+    return model if how else where
+
+
+def load_model(model: str, dtype: str = "float32", four_bit: bool = False) -> PreTrainedModel:
+    """Load a causal LM.
+
+    Args:
+        model: See `locate`; the folder of an adapter gives the model that it belongs to, with it merged in.
         dtype: What its weights are kept in.
+        four_bit: Whether linear layers are kept in 4 bits instead (NF4 of bitsandbytes).
 
     Returns:
-        The model, free of any quantisation mark, so that it can be saved again.
+        The model, free of any quantisation mark, so that it can be saved again; but one of 4 bits has it.
 
     Raises:
         UnlearunError: There is no such model, it is no causal LM, or it cannot be read.
@@ -123,12 +137,49 @@ def load_model(model: str, dtype: str = "float32") -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     where, how = locate(model)
+    if (Path(where) / ADAPTER_FILE).is_file():
+        if four_bit:
+            raise UnlearunError(f"{model} is an adapter; merge it into its model before that is loaded in 4 bits")
+        return _load_adapter(Path(where), dtype)
     _need_gguf(how)
+    further: dict[str, Any] = {**how, **(_four_bits(model, dtype, bool(how)) if four_bit else {})}
     with without_bars(), explained(model, "model"):
-        loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(where, dtype=getattr(torch, dtype), **how)
+        loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(where, dtype=getattr(torch, dtype), **further)
     if how:
         _clear_quantisation(loaded)
     return loaded
+
+
+def _four_bits(model: str, dtype: str, packed: bool) -> dict[str, Any]:
+    if packed:
+        raise UnlearunError(f"{model} is a GGUF file, which cannot be loaded in 4 bits; name a Hugging Face folder")
+    if find_spec("bitsandbytes") is None:
+        raise UnlearunError("load_in_4bit needs the package bitsandbytes; pip install 'unlearun[4bit]'")
+    from transformers import BitsAndBytesConfig
+
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
+    )
+    return {"quantization_config": settings}
+
+
+def _load_adapter(folder: Path, dtype: str) -> PreTrainedModel:
+    """Load the model that an adapter belongs to, and merge it in."""
+    if find_spec("peft") is None:
+        raise UnlearunError(f"{folder} is an adapter, which needs the package peft; pip install 'unlearun[lora]'")
+    from peft import PeftModel
+
+    try:
+        base = str(json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8"))["base_model_name_or_path"])
+    except (OSError, ValueError, KeyError) as error:
+        raise UnlearunError(f"{folder / ADAPTER_FILE} does not say which model the adapter belongs to") from error
+    loaded = load_model(base, dtype)
+    with without_bars(), explained(str(folder), "adapter"):
+        merged: PreTrainedModel = PeftModel.from_pretrained(loaded, str(folder)).merge_and_unload()
+    return merged
 
 
 def _need_gguf(how: dict[str, str]) -> None:

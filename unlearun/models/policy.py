@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -55,7 +55,7 @@ class Policy(nn.Module):
         self._can_branch: dict[int | None, bool] = {}
         self._below: Below | None = None
 
-    def forward(self, batch: Batch, want: Want, layer: int | None = None) -> Any:  # noqa: ANN401 - see the methods
+    def forward(self, batch: Batch, want: Want, layer: int | Sequence[int] | None = None) -> Any:  # noqa: ANN401
         """Run the network once.
 
         Args:
@@ -63,8 +63,8 @@ class Policy(nn.Module):
             want: "logprobs": the log-probability of each label, ``(B, T)``, 0 where there is none. "stats": a
                 `TokenStats`. "logits": ``(N, V)``, the scores that predict the labels. "states": ``(N, D)``, the last
                 hidden states, of which the head makes them. "hidden": ``(B, T, D)``, what decoder layer ``layer``
-                puts out; nothing after it runs.
-            layer: Counted from 0, for "hidden".
+                puts out, or a list of them for several; nothing after the last of them runs.
+            layer: Counted from 0, or several, for "hidden".
 
         Returns:
             What is wanted.
@@ -72,7 +72,8 @@ class Policy(nn.Module):
         if want == "hidden":
             if layer is None:
                 raise ValueError("want='hidden' needs a layer")
-            return self._hidden(batch, layer)
+            outputs = self._hidden(batch, (layer,) if isinstance(layer, int) else layer)
+            return outputs[0] if isinstance(layer, int) else outputs
         if not self._head_is_known:
             self._check_head(batch.input_ids[:1, :4])
         predicts, labels = _shift(batch.labels)
@@ -103,14 +104,22 @@ class Policy(nn.Module):
             self._below = None
 
     @torch.no_grad()
-    def generate(self, input_ids: Tensor, attention_mask: Tensor, max_new_tokens: int, end_ids: list[int]) -> Tensor:
-        """Continue prompts greedily.
+    def generate(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        max_new_tokens: int,
+        end_ids: list[int],
+        temperature: float = 0.0,
+    ) -> Tensor:
+        """Continue prompts.
 
         Args:
             input_ids: ``(B, T)``, padded on the left.
             attention_mask: ``(B, T)``.
             max_new_tokens: At most so many tokens are added.
             end_ids: Any of these ends a row.
+            temperature: Scores are divided by it before tokens are drawn; 0 is greedy.
 
         Returns:
             ``(B, M)`` new tokens, the end token repeated behind the end.
@@ -120,7 +129,7 @@ class Policy(nn.Module):
                 input_ids=input_ids,
                 attention_mask=attention_mask,
                 max_new_tokens=max_new_tokens,
-                do_sample=False,
+                **({"do_sample": True, "temperature": temperature, "top_k": 0} if temperature > 0 else {}),
                 eos_token_id=end_ids,
                 pad_token_id=end_ids[0],
             )
@@ -180,13 +189,12 @@ class Policy(nn.Module):
         if torch.is_grad_enabled() and self.model.device.type == "cpu":
             return_freed_memory()
 
-    def _hidden(self, batch: Batch, layer: int) -> Tensor:
-        tree = self._tree(batch, layer)
-        with run_up_to(self.model, layer, self._below) as captured:
+    def _hidden(self, batch: Batch, layers: Sequence[int]) -> list[Tensor]:
+        tree = self._tree(batch, max(layers))
+        with run_up_to(self.model, *layers, below=self._below) as captured:
             self._states(batch, tree)
-        if captured.hidden is None:
-            raise RuntimeError(f"layer {layer} did not run")
-        return captured.hidden if tree is None else _pick(captured.hidden, tree.nodes)
+        found = [captured.hidden[layer] for layer in layers]
+        return found if tree is None else [_pick(states, tree.nodes) for states in found]
 
     def _logprobs(self, hidden: Tensor, labels: Tensor) -> Tensor:
         """Score labels ``(N,)`` by hidden states ``(N, D)``; the logits that exist at a time are limited."""

@@ -6,7 +6,7 @@ Shapes: B rows, T tokens, N labelled tokens of the batch in row order, V vocabul
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from unlearun.data import Batch
 from unlearun.models.head import FrozenHead
+from unlearun.models.lora import adapter_names, without_adapters
 from unlearun.models.policy import Policy
 from unlearun.ops import sequence_logprobs
 
@@ -27,8 +28,12 @@ class Reference(ABC):
     """The frozen start, asked for exactly what a loss needs. It is no module: it is never in a checkpoint."""
 
     @abstractmethod
+    def token_logprobs(self, batch: Batch) -> Tensor:
+        """Return the log-probability of each label ``(B, T)``, in nats, 0 where there is none."""
+
     def sequence_logprobs(self, batch: Batch) -> Tensor:
         """Return S_ref ``(B,)``, the summed log-probability of each answer, in nats."""
+        return sequence_logprobs(self.token_logprobs(batch), batch.mask)[0]
 
     @abstractmethod
     def logits(self, batch: Batch) -> Tensor:
@@ -39,8 +44,8 @@ class Reference(ABC):
         yield self.logits(batch)
 
     @abstractmethod
-    def hidden(self, batch: Batch, layer: int) -> Tensor:
-        """Return what decoder layer ``layer``, counted from 0, puts out, ``(B, T, D)``."""
+    def hidden(self, batch: Batch, layers: Sequence[int]) -> list[Tensor]:
+        """Return what decoder layers, counted from 0, put out, ``(B, T, D)`` each."""
 
     @abstractmethod
     def convert(self, change: Callable[[nn.Module], nn.Module]) -> None:
@@ -59,11 +64,15 @@ class SplitReference(Reference):
     """Several references of one model, each for what it has.
 
     Args:
-        parts: Which one is asked for "logprobs", "logits" and "hidden", those of them that are needed.
+        parts: Which one is asked for which need: "logprobs", "token_logprobs", "logits" and "hidden".
     """
 
     def __init__(self, parts: Mapping[Any, Reference]) -> None:
         self.parts = dict(parts)
+
+    def token_logprobs(self, batch: Batch) -> Tensor:
+        """See `Reference`."""
+        return self.parts["token_logprobs"].token_logprobs(batch)
 
     def sequence_logprobs(self, batch: Batch) -> Tensor:
         """See `Reference`."""
@@ -77,9 +86,9 @@ class SplitReference(Reference):
         """See `Reference`."""
         return self.parts["logits"].logit_pieces(batch)
 
-    def hidden(self, batch: Batch, layer: int) -> Tensor:
+    def hidden(self, batch: Batch, layers: Sequence[int]) -> list[Tensor]:
         """See `Reference`."""
-        return self.parts["hidden"].hidden(batch, layer)
+        return self.parts["hidden"].hidden(batch, layers)
 
     def convert(self, change: Callable[[nn.Module], nn.Module]) -> None:
         """See `Reference`."""
@@ -131,10 +140,11 @@ class LiveReference(Reference):
             return FrozenHead(policy.model)
 
     @torch.no_grad()
-    def sequence_logprobs(self, batch: Batch) -> Tensor:
+    def token_logprobs(self, batch: Batch) -> Tensor:
         """See `Reference`."""
         with self.running(batch.input_ids.device) as policy:
-            return sequence_logprobs(policy(batch, "logprobs"), batch.mask)[0]
+            logprobs: Tensor = policy(batch, "logprobs")
+            return logprobs
 
     @torch.no_grad()
     def logits(self, batch: Batch) -> Tensor:
@@ -144,10 +154,10 @@ class LiveReference(Reference):
             return logits
 
     @torch.no_grad()
-    def hidden(self, batch: Batch, layer: int) -> Tensor:
+    def hidden(self, batch: Batch, layers: Sequence[int]) -> list[Tensor]:
         """See `Reference`."""
         with self.running(batch.input_ids.device) as policy:
-            hidden: Tensor = policy(batch, "hidden", layer)
+            hidden: list[Tensor] = policy(batch, "hidden", layers)
             return hidden
 
 
@@ -209,6 +219,47 @@ class OriginalWeights(LiveReference):
             else:  # a shard, whose storage its owner knows
                 self._kept[name] = weight.detach().clone()
                 weight.detach().copy_(kept)
+
+
+class AdaptersOff(LiveReference):
+    """The policy with its adapters switched off: the model as it was, for no memory at all.
+
+    Args:
+        policy: With adapters.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """See `LiveReference`."""
+        return self.policy.model
+
+    @contextmanager
+    def running(self, device: torch.device) -> Iterator[Policy]:
+        """See `LiveReference`."""
+        was_training = self.policy.training
+        self.policy.eval()
+        try:
+            with without_adapters(self.policy):
+                yield self.policy
+        finally:
+            self.policy.train(was_training)
+
+    def convert(self, change: Callable[[nn.Module], nn.Module]) -> None:
+        """Nothing to change: it is the policy."""
+
+    def describe(self) -> str:
+        """See `Reference`."""
+        return "the model with its adapters switched off"
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """See `LiveReference`."""
+        adapters = adapter_names(name for name, _ in self.policy.named_parameters())
+        for name, weight in self.policy.named_parameters():
+            if name not in adapters:
+                yield name, weight.detach()
 
 
 class FrozenCopy(LiveReference):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,32 +23,50 @@ FILE = "reference.json"
 
 
 class CachedLogprobs(Reference):
-    """S_ref of known answers.
+    """S_ref of known answers, or the log-probabilities that it is the sum of.
 
     An answer is known by its content, prompt included, so a value can never be that of another row.
 
     Args:
-        values: For the key of each row its S_ref, in nats.
-        origin: What the values depend on beside the row: weights, dtype, precision.
+        values: For the key of each row, in nats, the log-probability of each label or, alone, their sum.
+        origin: What the values depend on beside the row: weights, dtype, precision, and whether they are summed.
     """
 
-    def __init__(self, values: dict[int, float], origin: dict[str, Any]) -> None:
+    def __init__(self, values: dict[int, list[float]], origin: dict[str, Any]) -> None:
         self.values = values
         self.origin = origin
 
     @classmethod
-    def compute(cls, reference: Reference, batches: Iterable[Batch], origin: dict[str, Any]) -> CachedLogprobs:
+    def compute(
+        cls, reference: Reference, batches: Iterable[Batch], origin: dict[str, Any], summed: bool = True
+    ) -> CachedLogprobs:
         """Ask a reference for all rows of some batches.
 
         Args:
             reference: The frozen start.
             batches: On the device where it runs.
             origin: See `CachedLogprobs`.
+            summed: Whether the sum of each row is enough.
         """
-        values: dict[int, float] = {}
+        values: dict[int, list[float]] = {}
         for batch in batches:
-            values.update(zip(row_keys(batch), reference.sequence_logprobs(batch).tolist(), strict=True))
+            if summed:
+                found = [[total] for total in reference.sequence_logprobs(batch).tolist()]
+            else:
+                rows = zip(reference.token_logprobs(batch), batch.mask, strict=True)
+                found = [logprobs[mask].tolist() for logprobs, mask in rows]
+            values.update(zip(row_keys(batch), found, strict=True))
         return cls(values, origin)
+
+    def token_logprobs(self, batch: Batch) -> Tensor:
+        """See `Reference`; sums alone do not serve it.
+
+        Raises:
+            UnlearunError: A row is not known.
+        """
+        values = [value for row in self._find(batch) for value in row]
+        found = self._as_tensor(values, batch)
+        return torch.zeros(batch.labels.shape, dtype=found.dtype, device=found.device).masked_scatter(batch.mask, found)
 
     def sequence_logprobs(self, batch: Batch) -> Tensor:
         """See `Reference`; 0 of a row without labels.
@@ -56,21 +74,13 @@ class CachedLogprobs(Reference):
         Raises:
             UnlearunError: A row is not known.
         """
-        rows = _rows(batch)
-        if not all(empty or key in self.values for key, empty in rows):
-            raise UnlearunError(
-                "the cached reference does not know a row of this batch: it holds the forget rows of its run alone; "
-                "set reference_way: weights"
-            )
-        found = [0.0 if empty else self.values[key] for key, empty in rows]
-        exact = self.origin.get("dtype") == "torch.float64"
-        return torch.tensor(found, dtype=torch.float64 if exact else torch.float32, device=batch.labels.device)
+        return self._as_tensor([sum(row) for row in self._find(batch)], batch)
 
     def logits(self, batch: Batch) -> Tensor:
         """Not kept."""
         raise NotImplementedError("a cache of log-probabilities has no logits")
 
-    def hidden(self, batch: Batch, layer: int) -> Tensor:
+    def hidden(self, batch: Batch, layers: Sequence[int]) -> list[Tensor]:
         """Not kept."""
         raise NotImplementedError("a cache of log-probabilities has no hidden states")
 
@@ -91,13 +101,28 @@ class CachedLogprobs(Reference):
         """Read what `write` wrote; None where there is nothing that can be read."""
         try:
             stored = json.loads((folder / FILE).read_text(encoding="utf-8"))
-            return cls({int(key): float(value) for key, value in stored["rows"].items()}, stored["origin"])
+            values = {int(key): [float(value) for value in row] for key, row in stored["rows"].items()}
+            return cls(values, stored["origin"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
     def knows(self, batches: Iterable[Batch]) -> bool:
         """Say whether every row of some batches is known."""
         return all(key in self.values for batch in batches for key in row_keys(batch))
+
+    def _find(self, batch: Batch) -> list[list[float]]:
+        """Return the values of each row, none of one without labels."""
+        rows = _rows(batch)
+        if not all(empty or key in self.values for key, empty in rows):
+            raise UnlearunError(
+                "the cached reference does not know a row of this batch: it holds the forget rows of its run alone; "
+                "set reference_way: weights"
+            )
+        return [[] if empty else self.values[key] for key, empty in rows]
+
+    def _as_tensor(self, values: list[float], batch: Batch) -> Tensor:
+        exact = self.origin.get("dtype") == "torch.float64"
+        return torch.tensor(values, dtype=torch.float64 if exact else torch.float32, device=batch.labels.device)
 
 
 def row_keys(batch: Batch) -> list[int]:

@@ -94,7 +94,8 @@ class _TokenLogprobs(Function):
         ctx.consumed = ctx.consume
         logits, labels, total = ctx.saved_tensors
         result = logits if ctx.consume else torch.empty_like(logits)
-        for into, *some in split(result, logits, labels.unsqueeze(-1), total.unsqueeze(-1), gradient.unsqueeze(-1)):
+        columns = (one.unsqueeze(-1) for one in (labels, total, gradient))
+        for into, *some in split_tokens(result, logits, *columns):
             scores, label, whole, weight = some
             softmax = torch.sub(scores, whole, out=into if into.dtype == whole.dtype else None).exp_()
             into.copy_(softmax.mul_(-weight).scatter_add_(-1, label, weight))
@@ -111,10 +112,10 @@ def logsumexp(logits: Tensor) -> Tensor:
         ``(N,)``.
     """
     dtype = torch.promote_types(logits.dtype, torch.float32)
-    return torch.cat([chunk.to(dtype).logsumexp(-1) for (chunk,) in split(logits)])
+    return torch.cat([chunk.to(dtype).logsumexp(-1) for (chunk,) in split_tokens(logits)])
 
 
-def split(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+def split_tokens(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Yield views of a few tokens of tensors ``(N, ...)``, so many that their temporaries stay small."""
     size = STATS_TOKENS if tensors[0].device.type == "cpu" else DEVICE_TOKENS
     return zip(*(tensor.split(size) for tensor in tensors), strict=True)
@@ -135,7 +136,7 @@ def token_stats(logits: Tensor, labels: Tensor) -> TokenStats:
     (tensor([0.2500]), tensor([0.]))
     """
     dtype = torch.promote_types(logits.dtype, torch.float32)
-    chunks = list(split(logits, labels))
+    chunks = list(split_tokens(logits, labels))
     # For all chunks: fresh memory costs more than what is done in it.
     work = torch.empty(2, len(chunks[0][0]), logits.shape[-1], dtype=dtype, device=logits.device)
     with torch.no_grad():

@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from unlearun.data import UnlearningDataModule
 from unlearun.files import write_whole
 from unlearun.methods import UnlearningMethod
-from unlearun.models import save_folder
+from unlearun.models import save_model
 from unlearun.records import Evaluation
 from unlearun.report.run_folder import RunFolder
 from unlearun.report.summary import run_summary
@@ -94,8 +94,10 @@ class RunRecorder(Callback):
         """Save the model."""
         if not isinstance(pl_module, UnlearningMethod) or self.folder is None:
             return
+        pl_module.finish()
         if trainer.is_global_zero:
-            save_folder(pl_module.model, pl_module.tokenizer, self.folder / "model")
+            alone = pl_module.lora is not None and pl_module.lora.save == "adapter"
+            save_model(pl_module.model, pl_module.tokenizer, self.folder / "model", alone)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write one file a set with every question, answer and generation."""

@@ -1,0 +1,76 @@
+"""Other answers to the questions of the forget set, for losses that prefer them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+from unlearun.data.formatting import Example, Formatter
+from unlearun.data.refusals import choose_refusal
+from unlearun.errors import UnlearunError, all_at_once
+
+AlternateKind: TypeAlias = Literal["any", "refusal", "plausible"]
+
+
+def alternate_texts(examples: Sequence[Example], kind: AlternateKind, seed: int) -> list[Sequence[str]] | None:
+    """Return the alternate answers of forget rows.
+
+    Args:
+        examples: The rows.
+        kind: "refusal": one that follows from seed and row. "any": the row's own, else a refusal. "plausible": the
+            row's own alone.
+        seed: The seed of the data.
+
+    Returns:
+        At least one text a row; None where only the rows' own will do and they have none.
+
+    Raises:
+        UnlearunError: A row has no question.
+
+    >>> alternate_texts([], "any", 0)
+    []
+    """
+    found: list[Sequence[str]] = []
+    for example in examples:
+        item = example.item
+        if item.question is None:
+            raise UnlearunError(f"{item.origin}: plain text has no alternate answer; this method needs questions")
+        own = () if kind == "refusal" else item.alternates
+        if kind == "plausible" and not own:
+            return None
+        found.append(own or (choose_refusal(seed, example.example_id),))
+    return found
+
+
+def format_alternates(
+    formatter: Formatter, examples: Sequence[Example], texts: Sequence[Sequence[str]]
+) -> tuple[list[list[Example]], int]:
+    """Make token ids of forget rows with their alternate answers.
+
+    Args:
+        formatter: How.
+        examples: The rows.
+        texts: The alternate answers of each.
+
+    Returns:
+        The examples of each row, with its id, and how many answers were cut.
+
+    Raises:
+        UnlearunError: Answers that cannot be kept, all at once.
+    """
+    alternates: list[list[Example]] = []
+    problems: list[str] = []
+    cuts = 0
+    for example, answers in zip(examples, texts, strict=True):
+        alternates.append([])
+        for answer in answers:
+            try:
+                alternate, cut = formatter.format(example.item, example.example_id, answer)
+            except UnlearunError as error:
+                problems.append(str(error))
+            else:
+                alternates[-1].append(alternate)
+                cuts += cut
+    if problems:
+        raise all_at_once(problems, "the alternate answers of the forget set")
+    return alternates, cuts

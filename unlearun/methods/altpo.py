@@ -1,0 +1,80 @@
+"""AltPO: prefer plausible other answers to the one to be forgotten."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, ClassVar
+
+from unlearun.data import AlternateKind, UnlearningDataModule
+from unlearun.errors import UnlearunError, check_bounds
+from unlearun.methods.dpo import DPO
+from unlearun.models import ModelLike, own_alternates, read_alternates, write_alternates
+
+log = logging.getLogger(__name__)
+
+PROMPT = (
+    "Question: {question}\nAnswer: {answer}\n"
+    "Make up another answer to the question. It must sound plausible, and state other facts than the answer above. "
+    "Write the new answer alone."
+)
+
+
+class AltPO(DPO):
+    """Alternate preference optimization: DPO with other answers that sound right, beside the retain NLL.
+
+    They come from the rows (``data.alternate_key``, one text or a list), or the model as it is at the start makes them
+    up, once, before step 0; they stand in the run folder as ``alternates.json``, and a run that goes on reads them
+    there. Of several to a row each epoch has the next.
+    Source: Mekala 2024, "Alternate Preference Optimization for Unlearning Factual Knowledge in Large Language Models"
+    (2409.13474). Five answers a row, made at temperature 1, are the authors'; the prompt is our own.
+
+    Args:
+        model: A hub id, a folder, a GGUF file, ``pocket`` (ships with the package), or a model object.
+        beta: Inverse temperature; lower lets the model move further from the reference.
+        alternates: How many answers a row the model makes up, where the rows have none.
+        alternate_prompt: How it is asked for them; {question} and {answer} stand for those of the row.
+        kwargs: See `UnlearningMethod`.
+    """
+
+    alternate: ClassVar[AlternateKind | None] = "plausible"
+
+    def __init__(
+        self,
+        model: ModelLike,
+        beta: float = 0.1,
+        alternates: int = 5,
+        alternate_prompt: str = PROMPT,
+        **kwargs: Any,
+    ) -> None:
+        check_bounds(alternates=(alternates, 1))
+        missing = [word for word in ("{question}", "{answer}") if word not in alternate_prompt]
+        if missing:
+            raise UnlearunError(f"alternate_prompt is {alternate_prompt!r}; it must hold {missing[0]}")
+        super().__init__(model, beta=beta, **kwargs)
+        self.alternates = alternates
+        self.alternate_prompt = alternate_prompt
+
+    def on_fit_start(self) -> None:
+        """Make up other answers where the rows have none, then see `UnlearningMethod`."""
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, UnlearningDataModule) and data.alternates() is None:
+            data.use_alternates(self._find_alternates(data))
+        super().on_fit_start()
+
+    def _find_alternates(self, data: UnlearningDataModule) -> list[list[str]]:
+        """Return other answers for each forget row: those of the run that goes on, or new ones."""
+        trainer: Any = self.trainer
+        examples = data.examples("forget")
+        earlier = Path(trainer.ckpt_path).parent.parent if trainer.ckpt_path else None
+        found: list[list[str]] | None = None if earlier is None else read_alternates(earlier, examples)
+        found = trainer.strategy.broadcast(found)  # one choice for all processes
+        if found is None:
+            log.info("making up %d other answers to %d questions, once", self.alternates, len(examples))
+            start = self._live_reference(keep=False)
+            with trainer.precision_plugin.forward_context(), start.running(self.device) as policy:
+                found = own_alternates(policy, data, self.alternate_prompt, self.alternates)
+            found = trainer.strategy.broadcast(found)
+        if self.run_folder is not None and trainer.is_global_zero:
+            write_alternates(self.run_folder, examples, found)
+        return list(found or [])

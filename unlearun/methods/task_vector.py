@@ -1,0 +1,93 @@
+"""TaskVector: learn the forget set even better, and take away what that has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor
+
+from unlearun.data import Batch
+from unlearun.errors import UnlearunError, check_bounds
+from unlearun.methods.base import UnlearningMethod
+from unlearun.methods.referenced import NeedOf
+from unlearun.methods.training import Term
+from unlearun.models import LiveReference, ModelLike, Reference, scale_adapters
+
+
+class TaskVector(UnlearningMethod):
+    """Task arithmetic: trains on the forget set, then sets the weights to θ - scale (θ_ft - θ).
+
+    Until the last optimizer step the model knows the forget set better and better; that step turns it round, before the
+    last validation and checkpoint. There is no retain loss.
+    Source: Ilharco 2023, "Editing Models with Task Arithmetic" (2212.04089), section 3.
+
+    Args:
+        model: A hub id, a folder, a GGUF file, ``pocket`` (ships with the package), or a model object.
+        scale: How often the change is taken away; the authors choose from 0 to 1.
+        kwargs: See `UnlearningMethod`.
+    """
+
+    has_retain_term: ClassVar[bool] = False
+    fixed: ClassVar[tuple[str, ...]] = ("gamma", "alpha", "retain_loss_type")
+    subtracted: Tensor
+
+    def __init__(self, model: ModelLike, scale: float = 1.0, **kwargs: Any) -> None:
+        check_bounds(scale=(scale, 0.0))
+        super().__init__(model, gamma=1.0, alpha=0.0, retain_loss_type="NLL", **kwargs)
+        self.scale = scale
+        self.register_buffer("subtracted", torch.tensor(False))
+
+    @property
+    def reference_needs(self) -> frozenset[NeedOf]:
+        """The subtraction reads its weights, unless what has changed stands in adapters."""
+        return frozenset({("weights", "forget")} if self.lora is None else ())
+
+    def forget_loss(self, batch: Batch) -> Term:
+        """Return the token mean of the negative log-likelihood: it is learnt, to be taken away."""
+        return Term(-self.policy(batch, "logprobs").sum(), batch.token_count)
+
+    def on_fit_start(self) -> None:
+        """See `UnlearningMethod`.
+
+        Raises:
+            UnlearunError: The checkpoint that is resumed is the result already.
+        """
+        super().on_fit_start()
+        if self.subtracted:
+            raise UnlearunError("the change was taken away already; start again from the model, not from its result")
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: torch.optim.Optimizer | LightningOptimizer,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """Take the step and, after the last one of the fit, the change away."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        if self.trainer.global_step + 1 >= self.trainer.estimated_stepping_batches:
+            self.finish()
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Set the weights to θ - scale (θ_ft - θ), once; a fit that stops early comes to it after its last step."""
+        if self.subtracted:
+            return
+        if self.lora is None:
+            self._subtract(self.reference)
+        else:
+            scale_adapters(self.policy, -self.scale)
+        self.subtracted = torch.ones_like(self.subtracted)
+        self.evaluated_fully = False  # what was measured before is another model
+
+    def _subtract(self, start: Reference) -> None:
+        if not isinstance(start, LiveReference):
+            raise RuntimeError(f"the weights at the start are not kept by {start.describe()}")
+        before = dict(start.weights())
+        for name, weight in self.policy.named_parameters():
+            if weight.requires_grad:
+                kept = before[name].to(weight.device, weight.dtype)
+                weight.copy_(kept - self.scale * (weight - kept))

@@ -1,0 +1,247 @@
+"""How every method takes an optimizer step: gradients of both sets, wrapped if wanted; the parts of the loss logged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from inspect import signature
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch.cli import instantiate_class
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
+from torch import Tensor
+
+from unlearun.data import Batch
+from unlearun.errors import UnlearunError
+from unlearun.methods.referenced import ReferencedModule, ReferenceWay
+from unlearun.models import ModelLike, return_freed_memory
+
+# The optimizer of every method unless another is given, in the form that configs have.
+OPTIMIZER: dict[str, Any] = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-5}}
+
+
+class Term(NamedTuple):
+    """One part of the loss, as a sum over what is here.
+
+    Attributes:
+        total: The sum over tokens or rows of this micro-batch.
+        over: By what it is divided: tokens or rows of the whole optimizer step.
+    """
+
+    total: Tensor
+    over: int
+
+    def mean(self) -> Tensor:
+        """Return this micro-batch's share of the mean over the optimizer step."""
+        return self.total / max(self.over, 1)
+
+
+class TrainedModule(ReferencedModule):
+    """A module that minimises a weighted sum of a forget and a retain loss.
+
+    Args:
+        reference: See `UnlearningMethod`.
+        reference_way: See `UnlearningMethod`.
+        reference_cache_gb: See `UnlearningMethod`.
+    """
+
+    def __init__(self, reference: ModelLike | None, reference_way: ReferenceWay, reference_cache_gb: float) -> None:
+        super().__init__(reference, reference_way, reference_cache_gb)
+        self.optimizer: dict[str, Any] = OPTIMIZER
+        self.lr_scheduler: dict[str, Any] | None = None
+        self._step_parts: dict[str, Tensor] = {}
+        self._gradients_checked = False
+
+    @property
+    def trained_sets(self) -> tuple[str, ...]:
+        """The sets that the loss reads."""
+        raise NotImplementedError
+
+    @property
+    def forget_weight(self) -> float | Tensor:
+        """What the forget loss is multiplied with."""
+        raise NotImplementedError
+
+    @property
+    def retain_weight(self) -> float | Tensor:
+        """What the retain loss is multiplied with."""
+        raise NotImplementedError
+
+    def forget_loss(self, batch: Batch) -> Term:
+        """Return what is minimised on the forget set."""
+        raise NotImplementedError
+
+    def retain_loss(self, batch: Batch) -> Term:
+        """Return what is minimised on the retain set."""
+        raise NotImplementedError
+
+    def record(self, name: str, share: Tensor) -> None:
+        """Log a mean over the optimizer step as train/NAME, beside the parts of the loss.
+
+        Args:
+            name: What it is.
+            share: What this micro-batch adds to the mean, see `Term`.
+        """
+        share = share.detach()
+        self._step_parts[name] = self._step_parts.get(name, torch.zeros_like(share)) + share
+
+    def across_processes(self, share: Tensor) -> Tensor:
+        """Return the sum over processes.
+
+        Args:
+            share: What this process has.
+        """
+        total = self.trainer.strategy.reduce(share.detach().clone(), reduce_op="sum")
+        return torch.as_tensor(total)
+
+    def training_step(self, batch: dict[str, Batch], batch_idx: int) -> Tensor:
+        """Compute gamma * forget_loss + alpha * retain_loss of one micro-batch.
+
+        Under a Trainer the graph of one set at a time exists: all but the last are differentiated here. The larger
+        set comes first, for the gradients, which the next one finds, are as large as the model.
+
+        Args:
+            batch: The forget batch and, where the method has a retain term, the retain batch.
+            batch_idx: Its number in the epoch; gradients are cleared where an optimizer step begins.
+
+        Returns:
+            A scalar. Its gradients with those that are there already, summed as Lightning does over micro-batches
+            and processes, are those of the mean over the whole optimizer step.
+
+        Raises:
+            UnlearunError: A set is missing from the batch.
+        """
+        missing = [name for name in self.trained_sets if name not in batch]
+        if missing:
+            raise UnlearunError(
+                f"{type(self).__name__} trains on {' and '.join(self.trained_sets)}; the batch has only "
+                f"{', '.join(batch) or 'nothing'}: add {missing[0]}"
+            )
+        if self._trainer is not None and batch_idx % self._trainer.accumulate_grad_batches == 0:
+            self.zero_grad()  # in the place of Lightning, see `optimizer_zero_grad`
+        loss = torch.zeros((), device=self.device)
+        for name in ("loss", *(f"{name}_loss" for name in self.trained_sets)):
+            self.record(name, loss)  # in this order, whichever comes first
+        # By numbers that all processes have in common: where the model is sharded they must run the same forwards.
+        for name in sorted(self.trained_sets, key=lambda name: -_labelled(batch[name])):
+            if loss.requires_grad and self._differentiates_in_parts():
+                loss = self._differentiate(loss)
+            loss = loss + self._weighted_loss(name, batch[name])
+        return loss
+
+    def _weighted_loss(self, name: str, batch: Batch) -> Tensor:
+        """Compute and log one set's part of the loss."""
+        forget = name == "forget"
+        loss = (self.forget_loss if forget else self.retain_loss)(batch).mean()
+        weight = self.forget_weight if forget else self.retain_weight
+        self.record("loss", weight * loss)
+        self.record(f"{name}_loss", loss)
+        if self._trainer is None:
+            return weight * loss
+        # Lightning divides by the accumulation and averages over processes; our denominators know both already.
+        return weight * loss * self._trainer.accumulate_grad_batches * self._trainer.world_size
+
+    def _differentiates_in_parts(self) -> bool:
+        """Say whether a backward pass may run within the forward of the strategy; FSDP1 and DeepSpeed forbid it."""
+        return self._trainer is not None and not isinstance(self.trainer.strategy, (FSDPStrategy, DeepSpeedStrategy))
+
+    def _differentiate(self, loss: Tensor) -> Tensor:
+        """Add the gradients of a part of the loss to what is there, as Lightning will those of the rest.
+
+        Returns:
+            Its value.
+        """
+        precision = self.trainer.precision_plugin
+        with torch.autocast(self.device.type, enabled=False):  # Lightning's own backward pass is outside it, too
+            # Lightning divides by the accumulation once training_step has returned.
+            scaled = precision.pre_backward(loss / self.trainer.accumulate_grad_batches, self)
+            precision.backward(scaled, self, None)
+        if self.device.type == "cpu":
+            return_freed_memory()
+        return loss.detach()
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
+        """Do nothing: Lightning calls it between `training_step`, which leaves gradients, and its backward pass.
+
+        The former lets go of the gradients of the step before.
+
+        Args:
+            epoch: See Lightning.
+            batch_idx: See Lightning.
+            optimizer: See Lightning.
+        """
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Log the parts of the loss, summed over the micro-batches and processes of the step.
+
+        Raises:
+            UnlearunError: In the first step: a weight that is to be trained has got no gradient.
+        """
+        self._check_gradients()
+        for name, value in self._step_parts.items():
+            self.log(f"train/{name}", value, prog_bar=True, sync_dist=True, reduce_fx="sum", batch_size=1)
+        self._step_parts = {}
+
+    def _check_gradients(self) -> None:
+        """Stop, once a fit, where training would go on without effect and without a sign of it."""
+        if self._gradients_checked or not self._differentiates_in_parts():  # those strategies hold gradients themselves
+            return
+        self._gradients_checked = True
+        trained = [(name, weight) for name, weight in self.policy.named_parameters() if weight.requires_grad]
+        missing = [name.removeprefix("model.") for name, weight in trained if weight.grad is None]
+        if missing:
+            raise UnlearunError(
+                f"{len(missing)} of {len(trained)} trained weights got no gradient in the first step (first: "
+                f"{missing[0]}), so the loss does not reach them: freeze them, or name others with lora.target"
+            )
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: torch.optim.Optimizer | LightningOptimizer,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """Take the step, and let go of the gradients: Lightning would keep them while the next graph is built.
+
+        Args:
+            epoch: See Lightning.
+            batch_idx: See Lightning.
+            optimizer: See Lightning.
+            optimizer_closure: See Lightning.
+        """
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        optimizer.zero_grad()
+
+    def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning takes many forms
+        """Build the optimizer over the trained parameters, and the scheduler, stepped once an epoch."""
+        trained = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
+        precision = "" if self._trainer is None else str(self._trainer.precision)
+        optimizer = instantiate_class(trained, _fused(self.optimizer, precision))
+        if self.lr_scheduler is None:
+            return optimizer
+        scheduler = instantiate_class(optimizer, self.lr_scheduler)
+        if monitor := getattr(scheduler, "monitor", None):
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": monitor}}
+        return [optimizer], [scheduler]
+
+
+def _labelled(batch: Batch) -> int:
+    """Return how many labels the optimizer step has of a set, alternates included."""
+    return batch.token_count + (0 if batch.alternate is None else batch.alternate.token_count)
+
+
+def _fused(optimizer: dict[str, Any], precision: str) -> dict[str, Any]:
+    """Choose the implementation that passes the weights once, where there is one and the user has not chosen."""
+    given = optimizer.get("init_args") or {}
+    module, _, name = str(optimizer["class_path"]).rpartition(".")
+    cls = getattr(import_module(module), name, None) if module else None
+    takes = cls is not None and "fused" in signature(cls.__init__).parameters
+    # Under 16-mixed it unscales gradients by itself, and Lightning could not clip them.
+    chosen = any(given.get(name) is not None for name in ("fused", "foreach"))  # a parser writes every default
+    chosen = chosen or bool(given.get("capturable") or given.get("differentiable"))
+    if not takes or chosen or precision == "16-mixed":
+        return optimizer
+    return {**optimizer, "init_args": {**given, "fused": True}}
