@@ -11,7 +11,7 @@ import pytest
 import unlearun
 
 ROOT = Path(unlearun.__file__).parent
-ORDER = ["records", "ops", "data", "models", "metrics", "methods", "report", "api", "explain", "cli"]
+ORDER = ["records", "ops", "data", "models", "metrics", "methods", "report", "api", "explain", "cli", "sweep"]
 MODULES = sorted(".".join(f.relative_to(ROOT.parent).with_suffix("").parts) for f in ROOT.rglob("*.py"))
 
 

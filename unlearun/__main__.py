@@ -17,6 +17,7 @@ TRAINER_COMMANDS = {
     "predict": "write the model's answer to every question",
 }
 OTHER_COMMANDS = {
+    "sweep": "fit with every combination of some settings, and rank them",
     "preview": "show rows as the model gets them, labelled tokens marked",
     "score": "compute every aggregate from records, without a model",
     "export": "turn a checkpoint into a Hugging Face folder",
@@ -60,6 +61,10 @@ def _dispatch(arguments: list[str]) -> int:
         from unlearun.records.score import main as score
 
         return score(rest)
+    if command == "sweep":
+        from unlearun.sweep.command import main as sweep
+
+        return sweep(rest)
     if command in TRAINER_COMMANDS or command == "preview":
         from unlearun.cli import run
 

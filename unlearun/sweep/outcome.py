@@ -1,0 +1,157 @@
+"""What became of a run: from its exit status, what it printed last, its records and its curve of the loss."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+from unlearun.errors import UnlearunError
+from unlearun.records.evaluation import Evaluation
+from unlearun.sweep.plan import DIVERGED, DONE, FAILED, Run
+
+LONGEST = 160
+TAIL = 65536
+LOSS = "train/loss"
+OWN = "unlearun: error: "
+
+
+def judge(run: Run, folder: Path | None, exit_status: int, said: str) -> None:
+    """Fill in the status of a run that has ended, and what it reached.
+
+    Args:
+        run: The run.
+        folder: Its run folder, if it left one.
+        exit_status: That of its process; negative for a signal.
+        said: The end of what it printed.
+    """
+    broken = None if folder is None else broken_loss(folder)
+    if broken is not None:
+        run.status, run.reason = DIVERGED, broken
+    elif exit_status != 0:
+        run.status, run.reason = FAILED, exit_reason(exit_status, said)
+    elif folder is None:
+        run.status, run.reason = FAILED, "it left no run folder"
+    else:
+        try:
+            run.status, run.reason = DONE, ""
+            _read(run, folder)
+        except UnlearunError as error:
+            run.status, run.reason = FAILED, _short(str(error))
+
+
+def exit_reason(exit_status: int, said: str) -> str:
+    r"""Say why a process failed.
+
+    Args:
+        exit_status: Not 0; negative for a signal.
+        said: The end of what it printed.
+
+    >>> exit_reason(2, "Epoch 1\nunlearun: error: there is no file x.json\n")
+    'exit status 2: there is no file x.json'
+    >>> exit_reason(-9, "")
+    'ended by SIGKILL, as systems do when memory runs out'
+    """
+    lines = [line.strip() for line in re.split(r"[\r\n]+", said) if line.strip()]
+    own = [line.removeprefix(OWN) for line in lines if line.startswith(OWN)]
+    raised = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Interrupt)\b", line)]
+    last = next((found[-1] for found in (own, raised, lines) if found), "")
+    if exit_status < 0:
+        name = f"signal {-exit_status}"
+        with suppress(ValueError):
+            name = signal.Signals(-exit_status).name
+        return f"ended by {name}{', as systems do when memory runs out' if name == 'SIGKILL' else ''}"
+    return _short(f"exit status {exit_status}{f': {last}' if last else ''}")
+
+
+def broken_loss(folder: Path) -> str | None:
+    """Say from which step on the loss is no finite number; None where its last value is one, or none was written.
+
+    A single one, that the run got over, is no reason to drop what it reached.
+
+    Args:
+        folder: A run folder; TensorBoard's events in it are read.
+    """
+    if not any(folder.glob("events.out.tfevents*")):
+        return None
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    try:
+        events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 1, "histograms": 1, "tensors": 1})
+        losses = events.Reload().Scalars(LOSS)
+    except Exception:  # there is no such curve, or a kill left half of one; the records say the rest
+        return None
+    if not losses or math.isfinite(losses[-1].value):
+        return None
+    finite = [event.step for event in losses if math.isfinite(event.value)]
+    first = next(event for event in losses if not finite or event.step > finite[-1])
+    return f"the loss is {first.value} from step {first.step} on"
+
+
+def tail(log: Path, start: int) -> str:
+    """Return the end of what a run has printed.
+
+    Args:
+        log: Its log, which may hold earlier attempts.
+        start: Where this one began.
+    """
+    with log.open("rb") as file:
+        file.seek(max(start, log.stat().st_size - TAIL))
+        return file.read().decode("utf-8", "replace")
+
+
+def run_folders(home: Path) -> set[Path]:
+    """Return the run folders in the ``output_dir`` of a run."""
+    return {path for path in home.glob("*/*") if path.name.isdigit() and path.is_dir()}
+
+
+def newest(folders: set[Path]) -> Path | None:
+    """Return the run folder with the greatest number, if there is one."""
+    return max(folders, key=lambda path: int(path.name), default=None)
+
+
+def _read(run: Run, folder: Path) -> None:
+    """Take over the values at the end, and model utility at step 0."""
+    steps = {int(found[1]): file for file in folder.glob("eval/*") if (found := re.fullmatch(r"step=(\d+)", file.stem))}
+    if not steps or max(steps) == 0:
+        raise UnlearunError("it left no evaluation" if not steps else "it took no step")
+    after = Evaluation.read(steps[max(steps)])
+    before = Evaluation.read(steps[0]) if 0 in steps else None
+    quality, utility = (after.summary.get(name) for name in ("forget_quality", "model_utility"))
+    if quality is None:
+        raise UnlearunError(f"eval/step={after.step}.json holds no forget_quality")
+    for name, value in (("forget_quality", quality), ("model_utility", utility)):
+        if value is not None and not math.isfinite(value):
+            run.status, run.reason = DIVERGED, f"{name} at the end is no finite number"
+            return
+    run.forget_quality, run.utility_after, run.utility_before = quality, utility, _start(before, after)
+    run.measured = _measured(after)
+
+
+def _start(before: Evaluation | None, after: Evaluation) -> float | None:
+    """Return model utility at step 0, if it is made of the same parts as at the end."""
+    if before is None or set(before.parts.get("model_utility", [])) != set(after.parts.get("model_utility", [])):
+        return None
+    value = before.summary.get("model_utility", math.nan)
+    return value if math.isfinite(value) else None
+
+
+def _measured(evaluation: Evaluation) -> str:
+    """Return a digest of the parts of both aggregates and of the rows behind them."""
+    parts = {name: sorted(evaluation.parts.get(name, [])) for name in ("forget_quality", "model_utility")}
+    sets = {name: [found.get("rows"), found.get("digest")] for name, found in _sets(evaluation).items()}
+    return hashlib.sha256(json.dumps([parts, sets], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _sets(evaluation: Evaluation) -> dict[str, dict[str, object]]:
+    sets = evaluation.fingerprint.get("sets")
+    return {name: found for name, found in sets.items() if isinstance(found, dict)} if isinstance(sets, dict) else {}
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
