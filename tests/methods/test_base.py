@@ -145,8 +145,11 @@ def test_only_trained_parameters_reach_the_optimizer():
     assert optimizer.defaults["lr"] == 1e-5
 
 
-def test_a_checkpoint_holds_no_reference_and_only_plain_values(tmp_path):
-    method = GradDiff(make_llama(), tokenizer=make_tokenizer(), retain_loss_type="KL")
+@pytest.mark.parametrize("reference", [None, "given"])
+def test_a_checkpoint_holds_no_reference_and_only_plain_values(tmp_path, reference):
+    given = None if reference is None else make_llama(seed=3)
+    method = GradDiff(make_llama(), tokenizer=make_tokenizer(), retain_loss_type="KL", reference=given)
+    assert len(list(method.parameters())) == len(list(make_llama().parameters()))
     data = UnlearningDataModule(FORGET, RETAIN, batch_size=2)
     trainer = Trainer(max_steps=1, **QUIET)
     trainer.fit(method, datamodule=data)

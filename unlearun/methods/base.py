@@ -55,6 +55,10 @@ class UnlearningMethod(TrainedModule):
         alpha: Weight of the retain loss.
         retain_loss_type: "NLL", the negative log-likelihood of the retain answers, or "KL", the divergence from
             the reference on them; both are means over tokens.
+        sharpness_radius: Above 0 the forget gradient is taken where the weights are moved so far up its own slope, so
+            that small changes do not bring back what is forgotten (SAM; Fan 2025, 2502.05374); forget runs twice.
+        gradient_surgery: Whether the forget gradient loses what points against the retain gradient (GRU; Wang 2025,
+            2503.09117).
         gradient_checkpointing: Whether activations are computed again in the backward pass, to save memory: true all
             but what goes into a layer, for about a quarter more time; "selective" those that take little time.
         lora: Low-rank adapters are trained instead of the weights; see `LoRA`. None: the weights are.
@@ -84,13 +88,15 @@ class UnlearningMethod(TrainedModule):
         gamma: float = 1.0,
         alpha: float = 1.0,
         retain_loss_type: Literal["NLL", "KL"] = "NLL",
+        sharpness_radius: float = 0.0,
+        gradient_surgery: bool = False,
         gradient_checkpointing: Checkpointing = False,
         lora: LoRA | None = None,
         load_in_4bit: bool = False,
         dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32",
         compile_model: bool = False,
     ) -> None:
-        super().__init__(reference, reference_way, reference_cache_gb)
+        super().__init__(reference, reference_way, reference_cache_gb, sharpness_radius, gradient_surgery)
         check_choice("retain_loss_type", retain_loss_type, ("NLL", "KL"))
         if gradient_checkpointing not in (True, False, "selective"):
             raise UnlearunError(
@@ -106,6 +112,13 @@ class UnlearningMethod(TrainedModule):
             )
         self.gamma = gamma
         self.alpha = alpha
+        if gradient_surgery and not (self.has_forget_term and "retain" in self.trained_sets):
+            raise UnlearunError(
+                f"gradient_surgery weighs the forget gradient against that of retain; {type(self).__name__} here has "
+                "not both: leave it out, or give alpha a weight"
+            )
+        if sharpness_radius > 0 and not self.has_forget_term:
+            raise UnlearunError(f"sharpness_radius is of the forget loss; {type(self).__name__} has none: leave it out")
         self.retain_loss_type = retain_loss_type
         self.gradient_checkpointing = gradient_checkpointing
         self.dtype_name = dtype
@@ -214,6 +227,7 @@ class UnlearningMethod(TrainedModule):
     def on_fit_start(self) -> None:
         """Put the policy in train mode, and the reference in the precision that the policy has by now."""
         self.check_positions()
+        self.check_wrappers()
         self.policy.train()
         self._step_parts = {}  # of a fit that was broken off
         self._gradients_checked = False

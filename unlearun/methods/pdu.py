@@ -77,11 +77,10 @@ class PDU(UnlearningMethod):
         """Return the token mean of the squared margin."""
         return Term(flattening_loss(self.policy(batch, "logits")), batch.token_count)
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+    def end_step(self) -> None:
         """Log λ, and let it follow the retain loss of the whole step."""
         excess = self.across_processes(self._step_parts["retain_loss"]) - self.epsilon
         # What is logged is summed over processes.
         self.record("loss", -float(self.dual) * self.epsilon * torch.ones_like(excess) / self.trainer.world_size)
         self.record("dual", self.dual.to(excess) / self.trainer.world_size)
         self.dual = (self.dual + self.dual_step * excess).clamp(min=0)
-        super().on_before_optimizer_step(optimizer)

@@ -64,7 +64,8 @@ class ReferencedModule(EvaluatedModule):
         self.reference_way = reference_way
         self.reference_cache_gb = reference_cache_gb
         self.run_folder: Path | None = None
-        self._given_reference = reference
+        # In a list, or a module would become a part of this one, and of every checkpoint.
+        self._given = [reference]
         self._reference: Reference | None = None
         self._caches: dict[ReferenceNeed, CachedLogprobs | CachedStates] = {}
 
@@ -131,7 +132,7 @@ class ReferencedModule(EvaluatedModule):
     # ---- inside ---------------------------------------------------------------------------------------------
 
     def _make_reference(self) -> LiveReference:
-        given = self._given_reference
+        given = self._given[0]
         if isinstance(given, str):
             return FrozenCopy(load_model(given, self.dtype_name), copy=False)
         if given is not None:
@@ -163,7 +164,7 @@ class ReferencedModule(EvaluatedModule):
 
     def _can_cache_states(self, data: UnlearningDataModule) -> bool:
         """Say whether the hidden states that make the logits can be kept."""
-        new = self._given_reference is not None and "logits" not in self._caches
+        new = self._given[0] is not None and "logits" not in self._caches
         model = self._live_reference().model if new else self.model
         itemsize = 2 if str(self.trainer.precision).endswith("-mixed") else next(model.parameters()).element_size()
         width = model.config.get_text_config().hidden_size * itemsize
@@ -173,7 +174,7 @@ class ReferencedModule(EvaluatedModule):
     def _forget_caches(self) -> None:
         """Let go of what an earlier fit has computed, which does not serve this one."""
         self._reference, self._caches = self._kept_live(), {}
-        if self._reference is None and self._given_reference is None:
+        if self._reference is None and self._given[0] is None:
             log.warning(
                 "this fit draws rows that the one before did not, or has another precision: its reference is the model "
                 "as it is now; with reference_way: weights it would have stayed that of the first fit"
@@ -193,7 +194,7 @@ class ReferencedModule(EvaluatedModule):
         """
         if isinstance(self._reference, LiveReference):
             return self._reference
-        if self._given_reference is None and not keep and not has_adapters(self.policy):
+        if self._given[0] is None and not keep and not has_adapters(self.policy):
             return OriginalWeights(self.policy, keep=False)
         self._reference = self._make_reference()
         return self._reference

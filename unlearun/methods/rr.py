@@ -57,7 +57,9 @@ class RR(UnlearningMethod):
     """Representation rerouting, the loss of circuit breakers: forget states turn at right angles to what they were.
 
     With t of T optimizer steps taken, forget weighs gamma (1 - t/2T) and retain alpha t/2T: first away, then hold.
-    The layers up to the last target are trained, and nothing after it runs.
+    The layers up to the last target are trained, and nothing after it runs. At the very start the states are what they
+    were, where a cosine has no slope: rounding gives the first step its direction, and an optimizer that does not go by
+    the length of the gradient, such as AdamW, its length.
     Source: Zou 2024, "Improving Alignment and Robustness with Circuit Breakers" (2406.04313). Theirs trains LoRA
     adapters, holds the states of all layers, and takes layers 10 and 20 of 32; here those read are held, too.
 

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 import torch
 from lightning.pytorch.cli import instantiate_class
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
-from torch import Tensor
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, FSDPStrategy
+from torch import Tensor, nn
 
 from unlearun.data import Batch
-from unlearun.errors import UnlearunError
+from unlearun.errors import UnlearunError, check_bounds
 from unlearun.methods.referenced import ReferencedModule, ReferenceWay
+from unlearun.methods.wrappers import at_sharpest, without_conflict
 from unlearun.models import ModelLike, return_freed_memory
 
 # The optimizer of every method unless another is given, in the form that configs have.
@@ -45,10 +46,23 @@ class TrainedModule(ReferencedModule):
         reference: See `UnlearningMethod`.
         reference_way: See `UnlearningMethod`.
         reference_cache_gb: See `UnlearningMethod`.
+        sharpness_radius: See `UnlearningMethod`.
+        gradient_surgery: See `UnlearningMethod`.
     """
 
-    def __init__(self, reference: ModelLike | None, reference_way: ReferenceWay, reference_cache_gb: float) -> None:
+    def __init__(
+        self,
+        reference: ModelLike | None,
+        reference_way: ReferenceWay,
+        reference_cache_gb: float,
+        sharpness_radius: float,
+        gradient_surgery: bool,
+    ) -> None:
         super().__init__(reference, reference_way, reference_cache_gb)
+        check_bounds(sharpness_radius=(sharpness_radius, 0.0))
+        self.sharpness_radius = sharpness_radius
+        self.gradient_surgery = gradient_surgery
+        self._kept_batches: list[dict[str, Batch]] = []
         self.optimizer: dict[str, Any] = OPTIMIZER
         self.lr_scheduler: dict[str, Any] | None = None
         self._step_parts: dict[str, Tensor] = {}
@@ -124,6 +138,11 @@ class TrainedModule(ReferencedModule):
         loss = torch.zeros((), device=self.device)
         for name in ("loss", *(f"{name}_loss" for name in self.trained_sets)):
             self.record(name, loss)  # in this order, whichever comes first
+        if self._is_wrapped():
+            if batch_idx % self.trainer.accumulate_grad_batches == 0:
+                self._kept_batches = []
+            self._kept_batches.append(batch)
+            return loss + self._weighted_loss("forget", batch["forget"])  # the rest once all of the step is there
         # By numbers that all processes have in common: where the model is sharded they must run the same forwards.
         for name in sorted(self.trained_sets, key=lambda name: -_labelled(batch[name])):
             if loss.requires_grad and self._differentiates_in_parts():
@@ -179,10 +198,71 @@ class TrainedModule(ReferencedModule):
         Raises:
             UnlearunError: In the first step: a weight that is to be trained has got no gradient.
         """
+        if self._is_wrapped():
+            self._wrap_gradients()
         self._check_gradients()
+        self.end_step()
         for name, value in self._step_parts.items():
             self.log(f"train/{name}", value, prog_bar=True, sync_dist=True, reduce_fx="sum", batch_size=1)
         self._step_parts = {}
+
+    def end_step(self) -> None:
+        """See what the parts of the loss were, before they are logged; nothing by default."""
+
+    def check_wrappers(self) -> None:
+        """Check, before a fit, that gradients of a whole step can be had.
+
+        Raises:
+            UnlearunError: The strategy or the precision holds gradients itself.
+        """
+        if not self._is_wrapped():
+            return
+        wrapper = "gradient_surgery" if self.gradient_surgery else "sharpness_radius"
+        if not self._differentiates_in_parts():
+            name = type(self.trainer.strategy).__name__
+            raise UnlearunError(
+                f"{wrapper} does not work with {name}, which holds the gradients itself; use ddp or FSDP2"
+            )
+        if str(self.trainer.precision) == "16-mixed":
+            raise UnlearunError(
+                f"{wrapper} does not work with precision 16-mixed, which scales gradients; use bf16-mixed"
+            )
+
+    def _is_wrapped(self) -> bool:
+        return self._trainer is not None and (self.sharpness_radius > 0 or self.gradient_surgery)
+
+    def _wrap_gradients(self) -> None:
+        """Put together the gradient of the step: of retain where the weights are, of forget as the wrappers want it."""
+        weights = [weight for weight in self.policy.parameters() if weight.requires_grad]
+        forget = self._take(weights)
+        retain = self._gradients("retain", weights) if "retain" in self.trained_sets else None
+        if self.sharpness_radius > 0:
+            logged, self._step_parts = self._step_parts, {}  # what is logged is the loss where the weights are
+            forget = at_sharpest(weights, forget, self.sharpness_radius, lambda: self._gradients("forget", weights))
+            self._step_parts = logged
+        if self.gradient_surgery and retain is not None:
+            forget = without_conflict(forget, retain)
+        for i, weight in enumerate(weights):
+            weight.grad = forget[i] if retain is None else forget[i] + retain[i]
+
+    def _gradients(self, name: str, weights: list[nn.Parameter]) -> list[Tensor]:
+        """Return the gradient of one set's part of the loss of the whole step, over all processes."""
+        for batch in self._kept_batches:
+            with self.trainer.precision_plugin.forward_context():
+                loss = self._weighted_loss(name, batch[name])
+            self._differentiate(loss)
+        found = self._take(weights)
+        if isinstance(self.trainer.strategy, DDPStrategy):  # it reduces in the backward pass of training_step alone
+            found = [torch.as_tensor(self.trainer.strategy.reduce(one, reduce_op="mean")) for one in found]
+        return found
+
+    @staticmethod
+    def _take(weights: list[nn.Parameter]) -> list[Tensor]:
+        """Return the gradients of weights, and let go of them."""
+        found = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
+        for weight in weights:
+            weight.grad = None
+        return found
 
     def _check_gradients(self) -> None:
         """Stop, once a fit, where training would go on without effect and without a sign of it."""
@@ -214,6 +294,7 @@ class TrainedModule(ReferencedModule):
         """
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         optimizer.zero_grad()
+        self._kept_batches = []
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning takes many forms
         """Build the optimizer over the trained parameters, and the scheduler, stepped once an epoch."""
