@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -18,6 +19,7 @@ TRAINER_COMMANDS = {
 }
 OTHER_COMMANDS = {
     "sweep": "fit with every combination of some settings, and rank them",
+    "methods": "list all methods: what each does, needs and costs",
     "preview": "show rows as the model gets them, labelled tokens marked",
     "score": "compute every aggregate from records, without a model",
     "export": "turn a checkpoint into a Hugging Face folder",
@@ -55,6 +57,8 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     if command == "configs":
         return _configs(rest)
+    if command == "methods":
+        return _methods(rest)
     if command == "export":
         return _export(rest)
     if command == "score":
@@ -91,6 +95,21 @@ def _configs(arguments: list[str]) -> int:
     parser.add_argument("folder", metavar="DIR", help="where to; files that stand there are never overwritten")
     for file in copy_configs(parser.parse_args(arguments).folder):
         sys.stdout.write(f"{file}\n")
+    return 0
+
+
+def _methods(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser("unlearun methods", description="List all methods.")
+    parser.add_argument("name", metavar="METHOD", nargs="*", help="these alone")
+    parser.add_argument("--json", action="store_true", help="as a list of objects")
+    chosen = parser.parse_args(arguments)
+    from unlearun.api import find_method
+    from unlearun.methods import METHODS
+    from unlearun.methods.catalogue import describe, listing
+
+    entries = [describe(cls) for cls in (map(find_method, chosen.name) if chosen.name else METHODS)]
+    text = json.dumps([entry._asdict() for entry in entries], ensure_ascii=False) if chosen.json else listing(entries)
+    sys.stdout.write(f"{text}\n")
     return 0
 
 

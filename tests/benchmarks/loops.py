@@ -21,7 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from unlearun.api import find_method
 from unlearun.data import Example, UnlearningDataModule
-from unlearun.models import load_tokenizer
+from unlearun.models import LoRA, load_tokenizer
 from unlearun.models.loading import without_bars
 
 
@@ -67,6 +67,7 @@ class Work:
         layer: RMU's; None for a quarter of the depth.
         learning_rate: AdamW's.
         checkpointing: Of ours; None for what stands in `KINDS`.
+        lora: The rank of adapters that ours trains; None for all that the plain loop does.
     """
 
     method: str
@@ -78,6 +79,7 @@ class Work:
     layer: int | None = None
     learning_rate: float = 1e-5
     checkpointing: bool | str | None = None
+    lora: int | None = None
 
     @property
     def batch_size(self) -> int:
@@ -199,6 +201,8 @@ def ours(work: Work) -> Measured:
         del options["alpha"]
     if work.checkpointing is not None:
         options["gradient_checkpointing"] = work.checkpointing
+    if work.lora is not None:
+        options["lora"] = LoRA(r=work.lora)
     method = find_method(KINDS[work.method].name)(work.model, **options)
     settings = {**method.optimizer["init_args"], "lr": work.learning_rate}
     method.optimizer = {**method.optimizer, "init_args": settings}

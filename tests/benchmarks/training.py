@@ -1,7 +1,7 @@
 """How long a step of each method takes, and how much memory, beside a plain Hugging Face loop on the same batches.
 
     python tests/benchmarks/training.py METHOD... [--model MODEL] [--data FOLDER] [--steps N] [--precision bf16-mixed]
-        [--checkpointing false|selective|true]
+        [--checkpointing false|selective|true] [--lora R]
 
 METHOD is grad_ascent, grad_diff, grad_diff_kl, npo, dpo, simnpo, rmu, or all. Ours is the method, the datamodule and
 the Trainer as users have them; the plain loop stands in plain.py. Each runs in a process of its own, by turns, and
@@ -58,6 +58,7 @@ def main() -> None:
         choices=["false", "selective", "true"],
         help="of ours; default: only grad_diff_kl, selective",
     )
+    parser.add_argument("--lora", type=int, metavar="R", help="ours trains adapters of this rank; plain all, as ever")
     parser.add_argument("--layer", type=int, help="of RMU; default: a quarter of the depth")
     parser.add_argument("--seed", type=int, default=0, help="what the rows are drawn from")
     chosen = parser.parse_args()
@@ -69,6 +70,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = alone(as_folder, chosen.model, folder)
         work = Work(methods[0], model, forget, retain, chosen.steps + 1, chosen.precision, chosen.layer)
+        work = replace(work, lora=chosen.lora)
         if chosen.checkpointing is not None:
             kind = {"false": False, "true": True}.get(chosen.checkpointing, chosen.checkpointing)
             work = replace(work, checkpointing=kind)
@@ -113,8 +115,10 @@ def compare(work: Work, rounds: int) -> dict[str, Any]:
             sys.exit("ours took other rows in another run")
     pairs = [(one, other) for found in own for one, other in zip(found.losses, others[0].losses, strict=True)]
     first, *later = (apart(one, other, LEAST[work.precision]) for one, other in pairs)
-    largest = max(first, *later)
-    title = f"{work.method}, {work.precision}, {device()}: {rounds} x {work.steps - 1} steps of {work.batch_size} rows"
+    # Adapters add nothing at the start, and go their own way afterwards.
+    largest = first if work.lora is not None else max(first, *later)
+    kind = work.method if work.lora is None else f"{work.method} with LoRA of rank {work.lora}"
+    title = f"{kind}, {work.precision}, {device()}: {rounds} x {work.steps - 1} steps of {work.batch_size} rows"
     print(f"{title} a set")  # noqa: T201
     say("ours", own)
     say("plain", others)
@@ -139,7 +143,8 @@ def compare(work: Work, rounds: int) -> dict[str, Any]:
         "apart": first,
     }
     rounded = {name: float(f"{value:.4g}") for name, value in numbers.items()}
-    return {"method": work.method, "precision": work.precision, "device": device(), **rounded}
+    lora = {} if work.lora is None else {"lora": work.lora}
+    return {"method": work.method, "precision": work.precision, "device": device(), **lora, **rounded}
 
 
 def alone(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -70,12 +70,14 @@ class UnlearningMethod(TrainedModule):
         has_forget_term: Whether the method has a forget loss at all.
         has_retain_term: Whether it has a retain loss.
         alternate: Which other answers its forget batches must carry, if any.
+        cost: What a step runs forward and backward, where that is not its sets, whole.
         fixed: Arguments of the base that the method does not take.
     """
 
     has_forget_term: ClassVar[bool] = True
     has_retain_term: ClassVar[bool] = True
     alternate: ClassVar[AlternateKind | None] = None
+    cost: ClassVar[str] = ""
     fixed: ClassVar[tuple[str, ...]] = ()
 
     def __init__(

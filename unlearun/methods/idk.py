@@ -39,6 +39,7 @@ class IdkNLL(UnlearningMethod):
     """
 
     alternate: ClassVar[AlternateKind | None] = "refusal"
+    cost: ClassVar[str] = "refusals + retain"
 
     def forget_loss(self, batch: Batch) -> Term:
         """Return the token mean of the refusals' negative log-likelihood."""

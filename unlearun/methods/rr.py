@@ -72,6 +72,7 @@ class RR(UnlearningMethod):
         kwargs: See `UnlearningMethod`.
     """
 
+    cost: ClassVar[str] = "forget + retain up to the last target layer, once more forward for the reference"
     fixed: ClassVar[tuple[str, ...]] = ("retain_loss_type",)
 
     def __init__(
