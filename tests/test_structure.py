@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ast
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import unlearun
+from unlearun.methods import METHODS
 
 ROOT = Path(unlearun.__file__).parent
 ORDER = ["records", "ops", "data", "models", "metrics", "methods", "report", "api", "explain", "cli", "sweep"]
@@ -43,6 +46,18 @@ def test_everything_can_be_imported(module):
 def test_every_public_name_is_there(name):
     assert getattr(unlearun, name) is not None
     assert name in dir(unlearun)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_a_public_name_without_being_listed_again(method):
+    assert getattr(unlearun, method.__name__) is method
+    assert method.__name__ in dir(unlearun)
+
+
+def test_a_submodule_is_no_method():
+    """Asking for one must not load torch."""
+    code = "import sys; from unlearun import shipped; sys.exit('torch' in sys.modules or 'lightning' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_a_wrong_name_is_explained():

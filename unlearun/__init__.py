@@ -10,21 +10,16 @@ if TYPE_CHECKING:
     from unlearun.data import Batch as Batch
     from unlearun.data import UnlearningDataModule as UnlearningDataModule
     from unlearun.errors import UnlearunError as UnlearunError
-    from unlearun.methods import DPO as DPO
-    from unlearun.methods import NPO as NPO
-    from unlearun.methods import RMU as RMU
-    from unlearun.methods import GradAscent as GradAscent
-    from unlearun.methods import GradDiff as GradDiff
-    from unlearun.methods import SimNPO as SimNPO
-    from unlearun.methods import UnlearningMethod as UnlearningMethod
+    from unlearun.methods import *  # noqa: F403 - the catalogue, written there alone
 
-# Each public name once, with the module it lives in: importing the package loads neither torch nor transformers.
+# Each public name with the module it lives in: importing the package loads neither torch nor transformers. The methods
+# are in none of these lists: `unlearun.methods` is asked for every other name, so a new one is written there alone.
 _HOMES = {
     "unlearun.api": ["Unlearning"],
     "unlearun.data": ["Batch", "UnlearningDataModule"],
     "unlearun.errors": ["UnlearunError"],
-    "unlearun.methods": ["DPO", "NPO", "RMU", "GradAscent", "GradDiff", "SimNPO", "UnlearningMethod"],
 }
+_METHODS = "unlearun.methods"
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = sorted([*_HOME, "__version__"])
@@ -35,12 +30,17 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the public name st
         from importlib.metadata import version
 
         return version("unlearun")
-    if name not in _HOME:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    # Methods are classes; submodules, and what Python itself asks every module for, begin otherwise.
+    methods = importlib.import_module(_METHODS) if name[0].isupper() else None
+    known = [] if methods is None else methods.__all__
+    if name not in known:
         from unlearun.errors import closest
 
-        raise AttributeError(f"module 'unlearun' has no attribute {name!r}.{closest(name, __all__)}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+        raise AttributeError(f"module 'unlearun' has no attribute {name!r}.{closest(name, [*__all__, *known])}")
+    return getattr(methods, name)
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted({*__all__, *importlib.import_module(_METHODS).__all__})

@@ -170,3 +170,15 @@ def test_a_draw_without_rows_becomes_a_filler(examples):
     assert batch.mask.sum() == 0
     assert batch.example_id.tolist() == [-1]
     assert (batch.token_count, batch.row_count) == (12, 3)
+
+
+def test_alternates_take_turns_by_how_often_their_row_was_drawn():
+    """Two rows in a stream of which an epoch takes six, three passes: each row has its three options in turn."""
+    sampler = StepSampler([1, 1], RowStream(2, seed=0), 6, 2, alternate_lengths=[[1, 1, 1]] * 2)
+    turns = {0: [], 1: []}
+    for draw in sampler:
+        for row, turn in zip(draw.rows, draw.turns, strict=True):
+            turns[row].append(turn)
+    assert turns == {0: [0, 1, 2], 1: [0, 1, 2]}
+    sampler.set_epoch(1)
+    assert [turn for draw in sampler for turn in draw.turns] == [3, 3, 4, 4, 5, 5]

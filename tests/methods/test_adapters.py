@@ -60,7 +60,7 @@ def test_every_adapter_has_learnt_after_one_step_and_nothing_else_has(cls, check
 def test_adapters_are_where_the_loss_reaches(family):
     kinds = {
         GradDiff: {0, 1, 2, 3},
-        RR: {0, 1, 2},  # layers 1 and 2 of 4 are read
+        RR: {0, 1},  # what layers 0 and 1 of 4 put out is read
         RMU: {0, 1},
     }
     for cls, layers in kinds.items():
@@ -83,7 +83,7 @@ def test_the_reference_is_the_start_after_any_number_of_steps(cls, way):
     kind = {"retain_loss_type": "KL"} if cls in (GradDiff, NPO) else {}
     start, batch = make_llama(layers=4), random_batch()
     method = fit(make(cls, copy.deepcopy(start), reference_way=way, **kind), max_epochs=2)
-    plain = method._make_reference()
+    plain = method.reference if way == "weights" else method._make_reference()  # a cache knows its own rows alone
     frozen = (
         cls(start, reference_way="copy").reference
         if cls in (RMU, RR)
@@ -91,7 +91,7 @@ def test_the_reference_is_the_start_after_any_number_of_steps(cls, way):
     )
     assert torch.allclose(plain.logits(batch), frozen.logits(batch), atol=1e-6)
     assert torch.allclose(plain.hidden(batch, (1,))[0], frozen.hidden(batch, (1,))[0], atol=1e-6)
-    assert not torch.allclose(method.policy(batch, "logits"), plain.logits(batch), atol=1e-3) or cls in (RMU,)
+    assert not torch.allclose(method.policy(batch, "logits"), plain.logits(batch), atol=1e-4)
     assert {name for name, weight in method.model.named_parameters() if weight.requires_grad} == {
         name for name in dict(method.model.named_parameters()) if "lora_" in name
     }
@@ -199,7 +199,8 @@ def test_a_task_vector_turns_its_adapters_round():
     assert (found["tuned"] - logits(method.model)).abs().max() > 1e-3
 
 
-def test_a_weight_that_the_loss_does_not_reach_is_an_error_in_the_first_step():
+@pytest.mark.parametrize("wrapper", [{}, {"sharpness_radius": 0.1}])
+def test_a_weight_that_the_loss_does_not_reach_is_an_error_in_the_first_step(wrapper):
     class Deaf(SimNPO):
         def forget_loss(self, batch):
             layer = self.model.model.layers[0].self_attn.q_proj
@@ -210,7 +211,7 @@ def test_a_weight_that_the_loss_does_not_reach_is_an_error_in_the_first_step():
                 layer.forward = frozen
 
     with pytest.raises(UnlearunError, match=r"2 of 56 trained weights got no gradient .*layers\.0\.self_attn\.q_proj"):
-        fit(make(Deaf, alpha=0.0))
+        fit(make(Deaf, alpha=0.0, **wrapper))
 
 
 @pytest.mark.parametrize(
@@ -218,7 +219,8 @@ def test_a_weight_that_the_loss_does_not_reach_is_an_error_in_the_first_step():
     [
         ({"r": 0}, "lora.r is 0"),
         ({"dropout": 1.0}, "lora.dropout is 1.0; it must be below 1"),
-        ({"alpha": -1.0}, "lora.alpha"),
+        ({"alpha": 0.0}, "lora.alpha"),
+        ({"rank": 4}, "lora has no setting 'rank'"),
         ({"save": "both"}, "lora.save is 'both'"),
         ({"target": ["q_prj"]}, "q_proj"),
         ({"target": []}, "lora.target"),

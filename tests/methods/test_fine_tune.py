@@ -46,6 +46,12 @@ def test_without_rows_to_learn():
         Trainer(max_epochs=1, limit_val_batches=0, **QUIET).fit(method, datamodule=data)
 
 
+@pytest.mark.parametrize("argument", ["gamma", "alpha"])
+def test_what_it_sets_itself_cannot_be_set(argument):
+    with pytest.raises(UnlearunError, match=f"FineTune has no argument '{argument}'"):
+        FineTune(make_llama(), **{argument: 2.0})
+
+
 def test_there_is_no_forget_loss():
     with pytest.raises(UnlearunError, match="no forget loss"):
         FineTune(make_llama()).forget_loss(random_batch())

@@ -82,7 +82,7 @@ def test_trains_the_layers_up_to_the_last_that_is_read():
     trained = {name.split(".")[2] for name, weight in method.model.named_parameters() if weight.requires_grad}
     assert trained == {"0", "1", "2", "3"}
     assert not method.model.get_input_embeddings().weight.requires_grad
-    assert RR(make_llama(layers=32)).target_layers == (10, 20)
+    assert RR(make_llama(layers=32)).target_layers == (9, 19)
 
 
 def test_only_labelled_tokens_count():
@@ -100,6 +100,13 @@ def test_only_labelled_tokens_count():
 def test_layers_out_of_range(wrong, message):
     with pytest.raises(UnlearunError, match=message):
         RR(make_llama(layers=4), target_layers=wrong)
+
+
+def test_a_fit_without_an_end_needs_the_length_of_the_schedule():
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    trainer = Trainer(max_epochs=-1, max_time={"seconds": 5}, limit_val_batches=0, **quiet)
+    with pytest.raises(UnlearunError, match="set schedule_steps"):
+        trainer.fit(RR(make_llama(), tokenizer=make_tokenizer()), datamodule=UnlearningDataModule(FORGET, RETAIN))
 
 
 def test_steps_out_of_range():

@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, Trainer
 from transformers import AutoModelForCausalLM
 
 from unlearun import Unlearning
+from unlearun.__main__ import main
 from unlearun.data import UnlearningDataModule
 from unlearun.errors import UnlearunError
 from unlearun.methods import FineTune, TaskVector
@@ -103,6 +104,28 @@ def test_a_result_is_not_trained_further(tmp_path):
         Trainer(max_epochs=2, limit_val_batches=0, **QUIET).fit(
             fresh, datamodule=data, ckpt_path=str(tmp_path / "x.ckpt")
         )
+
+
+def test_a_checkpoint_before_the_last_step_is_no_result(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    make_llama().save_pretrained("tiny")
+    make_tokenizer().save_pretrained("tiny")
+
+    class Early(Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            trainer.save_checkpoint(f"{trainer.current_epoch}.ckpt")
+
+    method = TaskVector("tiny")
+    data = UnlearningDataModule(FORGET, batch_size=2)
+    Trainer(max_epochs=2, limit_val_batches=0, callbacks=[Early()], **QUIET).fit(method, datamodule=data)
+    assert main(["export", "0.ckpt", "early"]) == 2
+    assert "0.ckpt was written before the run's last step" in capsys.readouterr().err
+    assert main(["export", "1.ckpt", "last"]) == 0
+
+
+def test_another_reference_is_refused():
+    with pytest.raises(UnlearunError, match="TaskVector has no argument 'reference'"):
+        TaskVector(make_llama(), reference=make_llama())
 
 
 def test_scale_out_of_range():

@@ -1,6 +1,6 @@
 """Data: where rows come from, and how they become batches."""
 
-from unlearun.data.alternates import AlternateKind
+from unlearun.data.alternates import AlternateKind, alternate_texts
 from unlearun.data.answers import expected_text, prompt_length, prompt_text
 from unlearun.data.batch import OWN, PARAPHRASE, WRONG, Batch
 from unlearun.data.collate import collate
@@ -26,6 +26,7 @@ __all__ = [
     "Row",
     "Source",
     "UnlearningDataModule",
+    "alternate_texts",
     "choose_refusal",
     "collate",
     "expected_text",

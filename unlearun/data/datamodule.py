@@ -223,7 +223,7 @@ class UnlearningDataModule(LightningDataModule):
         return None if self._alternates is None else [one for row in self._alternates for one in row]
 
     def use_alternates(self, texts: Sequence[Sequence[str]]) -> None:
-        """Take alternate answers for the forget rows; of several to a row each epoch has the next.
+        """Take alternate answers for the forget rows; of several to a row it has the next each time it is drawn.
 
         Args:
             texts: At least one for each row.

@@ -27,7 +27,7 @@ class Draw:
         step_rows: Its rows.
         step_singles: Those of them that have one labelled token alone.
         alternate_tokens: Labelled tokens of the same rows' alternate answers.
-        epoch: By which alternate answers take turns.
+        turns: How often each of the rows was drawn before, by which its alternate answers take turns.
     """
 
     rows: tuple[int, ...]
@@ -35,7 +35,7 @@ class Draw:
     step_rows: int
     step_singles: int = 0
     alternate_tokens: int = 0
-    epoch: int = 0
+    turns: tuple[int, ...] = ()
 
 
 class RowStream:
@@ -128,13 +128,17 @@ class StepSampler(DistributedSampler[Draw]):
             tokens = sum(self.lengths[row] for row in window)
             singles = sum(self.lengths[row] == 1 for row in window)
             others = self.alternate_lengths
-            alternate = sum(in_turn(others[row], row, self.epoch) for row in window) if others else 0
+            # Every pass of the stream has every row once.
+            passes = [(first + start + i) // self.stream.size for i in range(len(window))]
+            drawn = list(zip(window, passes, strict=True))
+            alternate = sum(in_turn(others[row], row, turn) for row, turn in drawn) if others else 0
             for offset in range(0, len(window), micro):
-                share = window[offset : offset + micro]
+                share = drawn[offset : offset + micro]
                 # A full micro-batch is dealt in blocks, the last and smaller one evenly.
                 size = -(-len(share) // self.num_replicas)
-                mine = tuple(share[self.rank * size : (self.rank + 1) * size])
-                yield Draw(mine, tokens, len(window), singles, alternate, self.epoch)
+                mine = share[self.rank * size : (self.rank + 1) * size]
+                rows_of, turns = (tuple(pair[i] for pair in mine) for i in (0, 1))
+                yield Draw(rows_of, tokens, len(window), singles, alternate, turns)
 
 
 class DrawnBatches(Dataset[Batch]):
@@ -170,7 +174,8 @@ class DrawnBatches(Dataset[Batch]):
         batch = self._collate([self.examples[row] for row in draw.rows], draw, draw.step_tokens)
         batch.step_singles = draw.step_singles
         if self.alternates is not None:
-            others = [in_turn(self.alternates[row], row, draw.epoch) for row in draw.rows]
+            turns = draw.turns or [0] * len(draw.rows)
+            others = [in_turn(self.alternates[row], row, turn) for row, turn in zip(draw.rows, turns, strict=True)]
             batch.alternate = self._collate(others, draw, draw.alternate_tokens or None)
         return batch
 
@@ -180,10 +185,10 @@ class DrawnBatches(Dataset[Batch]):
         return collate(examples, self.pad_id, step_tokens, draw.step_rows)
 
 
-def in_turn(options: Sequence[T], row: int, epoch: int) -> T:
-    """Return what a row has in an epoch: its options one after the other, not all rows beginning with the first.
+def in_turn(options: Sequence[T], row: int, turn: int) -> T:
+    """Return what a row has the next time: its options one after the other, not all rows beginning with the first.
 
-    >>> [in_turn("abc", 1, epoch) for epoch in range(4)]
+    >>> [in_turn("abc", 1, turn) for turn in range(4)]
     ['b', 'c', 'a', 'b']
     """
-    return options[(row + epoch) % len(options)]
+    return options[(row + turn) % len(options)]

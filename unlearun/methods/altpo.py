@@ -6,10 +6,12 @@ import logging
 from pathlib import Path
 from typing import Any, ClassVar
 
-from unlearun.data import AlternateKind, UnlearningDataModule
+from lightning.pytorch.strategies import DDPStrategy
+
+from unlearun.data import AlternateKind, UnlearningDataModule, alternate_texts
 from unlearun.errors import UnlearunError, check_bounds
 from unlearun.methods.dpo import DPO
-from unlearun.models import ModelLike, own_alternates, read_alternates, write_alternates
+from unlearun.models import ModelLike, Wanted, own_alternates, read_alternates, write_alternates
 
 log = logging.getLogger(__name__)
 
@@ -25,14 +27,16 @@ class AltPO(DPO):
 
     They come from the rows (``data.alternate_key``, one text or a list), or the model as it is at the start makes them
     up, once, before step 0; they stand in the run folder as ``alternates.json``, and a run that goes on reads them
-    there. Of several to a row each epoch has the next.
+    there. Of several to a row it has the next each time it is drawn, so an epoch shows one of them; that of the authors
+    shows all.
     Source: Mekala 2024, "Alternate Preference Optimization for Unlearning Factual Knowledge in Large Language Models"
-    (2409.13474). Five answers a row, made at temperature 1, are the authors'; the prompt is our own.
+    (2409.13474). Five answers a row of up to 200 tokens, made at temperature 1, are the authors'; the prompt is ours.
 
     Args:
         model: A hub id, a folder, a GGUF file, ``pocket`` (ships with the package), or a model object.
         beta: Inverse temperature; lower lets the model move further from the reference.
         alternates: How many answers a row the model makes up, where the rows have none.
+        alternate_tokens: How long they may be.
         alternate_prompt: How it is asked for them; {question} and {answer} stand for those of the row.
         kwargs: See `UnlearningMethod`.
     """
@@ -44,23 +48,36 @@ class AltPO(DPO):
         model: ModelLike,
         beta: float = 0.1,
         alternates: int = 5,
+        alternate_tokens: int = 200,
         alternate_prompt: str = PROMPT,
         **kwargs: Any,
     ) -> None:
-        check_bounds(alternates=(alternates, 1))
+        check_bounds(alternates=(alternates, 1), alternate_tokens=(alternate_tokens, 1))
         missing = [word for word in ("{question}", "{answer}") if word not in alternate_prompt]
         if missing:
             raise UnlearunError(f"alternate_prompt is {alternate_prompt!r}; it must hold {missing[0]}")
         super().__init__(model, beta=beta, **kwargs)
         self.alternates = alternates
+        self.alternate_tokens = alternate_tokens
         self.alternate_prompt = alternate_prompt
+        self._made_up: dict[tuple[str | None, str], list[str]] = {}
 
-    def on_fit_start(self) -> None:
-        """Make up other answers where the rows have none, then see `UnlearningMethod`."""
+    def make_ready(self) -> None:
+        """Give the data other answers where the rows have none."""
+        super().make_ready()
         data = getattr(self.trainer, "datamodule", None)
-        if isinstance(data, UnlearningDataModule) and data.alternates() is None:
-            data.use_alternates(self._find_alternates(data))
-        super().on_fit_start()
+        if not isinstance(data, UnlearningDataModule):
+            return
+        examples = data.examples("forget")
+        if alternate_texts(examples, "plausible", data.seed) is not None:
+            return
+        keys = [(example.item.question, example.item.answer) for example in examples]
+        if not all(key in self._made_up for key in keys):
+            self._made_up = dict(zip(keys, self._find_alternates(data), strict=True))
+        texts = [self._made_up[key] for key in keys]
+        data.use_alternates(texts)
+        if self.run_folder is not None and self.trainer.is_global_zero:
+            write_alternates(self.run_folder, examples, texts)
 
     def _find_alternates(self, data: UnlearningDataModule) -> list[list[str]]:
         """Return other answers for each forget row: those of the run that goes on, or new ones."""
@@ -71,10 +88,15 @@ class AltPO(DPO):
         found = trainer.strategy.broadcast(found)  # one choice for all processes
         if found is None:
             log.info("making up %d other answers to %d questions, once", self.alternates, len(examples))
+            # The others only where nothing is sharded: those that share a model must run it together.
+            shared = isinstance(trainer.strategy, DDPStrategy)
+            mine = examples[trainer.global_rank :: trainer.world_size] if shared else examples
             start = self._live_reference(keep=False)
+            wanted = Wanted(
+                self.alternate_prompt, self.alternates, self.alternate_tokens, data.seed + trainer.global_rank * shared
+            )
             with trainer.precision_plugin.forward_context(), start.running(self.device) as policy:
-                found = own_alternates(policy, data, self.alternate_prompt, self.alternates)
-            found = trainer.strategy.broadcast(found)
-        if self.run_folder is not None and trainer.is_global_zero:
-            write_alternates(self.run_folder, examples, found)
-        return list(found or [])
+                own = own_alternates(policy, data, mine, wanted)
+            shares = self._from_all(own) if shared else [trainer.strategy.broadcast(own)]
+            found = [shares[i % len(shares)][i // len(shares)] for i in range(len(examples))]
+        return found

@@ -5,6 +5,7 @@ Shapes: B rows, T tokens.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -56,9 +57,10 @@ class UnlearningMethod(TrainedModule):
         retain_loss_type: "NLL", the negative log-likelihood of the retain answers, or "KL", the divergence from
             the reference on them; both are means over tokens.
         sharpness_radius: Above 0 the forget gradient is taken where the weights are moved so far up its own slope, so
-            that small changes do not bring back what is forgotten (SAM; Fan 2025, 2502.05374); forget runs twice.
-        gradient_surgery: Whether the forget gradient loses what points against the retain gradient (GRU; Wang 2025,
-            2503.09117).
+            that small changes do not bring back what is forgotten (SAM; Fan 2025, 2502.05374, with 0.01); forget runs
+            twice.
+        gradient_surgery: Whether the forget gradient loses what points against the retain gradient of the step (GRU;
+            Wang 2025, 2503.09117, who smooth the latter over steps).
         gradient_checkpointing: Whether activations are computed again in the backward pass, to save memory: true all
             but what goes into a layer, for about a quarter more time; "selective" those that take little time.
         lora: Low-rank adapters are trained instead of the weights; see `LoRA`. None: the weights are.
@@ -105,7 +107,7 @@ class UnlearningMethod(TrainedModule):
                 f"gradient_checkpointing is {gradient_checkpointing!r}; it must be one of true, false, selective"
             )
         check_bounds(gamma=(gamma, 0.0), alpha=(alpha, 0.0))
-        self.lora = LoRA(**lora) if isinstance(lora, dict) else lora
+        self.lora = LoRA.of(lora) if isinstance(lora, dict) else lora
         self.load_in_4bit = load_in_4bit
         if load_in_4bit and (self.lora is None or not isinstance(model, str)):
             raise UnlearunError(
@@ -228,14 +230,39 @@ class UnlearningMethod(TrainedModule):
 
     def on_fit_start(self) -> None:
         """Put the policy in train mode, and the reference in the precision that the policy has by now."""
-        self.check_positions()
-        self.check_wrappers()
+        self.check_fit()
         self.policy.train()
         self._step_parts = {}  # of a fit that was broken off
         self._gradients_checked = False
+        self.make_ready()
         self.prepare_reference()
+
+    def check_fit(self) -> None:
+        """Check, before anything is computed, that the fit can be run.
+
+        Raises:
+            UnlearunError: It cannot.
+        """
+        self.check_positions()
+        self.check_wrappers()
         if any(isinstance(callback, GradientAccumulationScheduler) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
             raise UnlearunError("the accumulation must not change during a run; use trainer.accumulate_grad_batches")
+
+    def make_ready(self) -> None:
+        """Prepare what the method itself needs for a fit, before its reference is asked; nothing by default."""
+
+    def refuse_fixed(self, given: Mapping[str, Any]) -> None:
+        """Check that nothing is set that the method sets itself.
+
+        Args:
+            given: Further arguments of its constructor.
+
+        Raises:
+            UnlearunError: Something is.
+        """
+        set_twice = [name for name in self.fixed if name in given]
+        if set_twice:
+            raise UnlearunError(f"{type(self).__name__} has no argument {set_twice[0]!r}: leave it out")
 
     def finish(self) -> None:
         """Bring the weights to what they shall be once training is over, before they are saved; nothing by default."""

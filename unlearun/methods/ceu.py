@@ -26,7 +26,7 @@ def without_labels(logits: Tensor, labels: Tensor) -> Iterator[Tensor]:
     Yields:
         The same, in pieces of some tokens.
 
-    Source: Yang 2025 (2503.01224), equation 3.
+    Source: Yang 2025 (2503.01224), the target distribution.
     """
     for scores, label in split_tokens(logits.detach(), labels.unsqueeze(-1)):
         yield scores.scatter(-1, label, -torch.inf)
@@ -36,7 +36,8 @@ class CEU(UnlearningMethod):
     """Cross-entropy unlearning: cross-entropy with the model's own distribution, the right token taken out.
 
     The gradient of a token's score is its probability, so it fades by itself. The first token of each answer is left
-    alone, as the authors do, unless it is the only one. They use no retain loss: alpha 0.
+    alone, as the authors do, unless it is the only one. They use no retain loss (alpha 0); here it is on, as in all
+    methods.
     Source: Yang 2025, "CE-U: Cross Entropy Unlearning" (2503.01224).
     """
 

@@ -17,7 +17,7 @@ class FineTune(UnlearningMethod):
     It makes the models that unlearning is measured with: the target, trained on all rows, and the retain model, trained
     on all but those to forget. On a target it is the simplest of baselines: what is not rehearsed may fade. A forget
     set, if there is one, is evaluated only.
-    Source: Maini 2024, "TOFU: A Task of Fictitious Unlearning for LLMs" (2401.06121), section 2.2.
+    Source: Maini 2024, "TOFU: A Task of Fictitious Unlearning for LLMs" (2401.06121).
 
     Args:
         model: A hub id, a folder, a GGUF file, ``pocket`` (ships with the package), or a model object.
@@ -28,6 +28,7 @@ class FineTune(UnlearningMethod):
     fixed: ClassVar[tuple[str, ...]] = ("gamma", "alpha")
 
     def __init__(self, model: ModelLike, **kwargs: Any) -> None:
+        self.refuse_fixed(kwargs)
         super().__init__(model, gamma=0.0, alpha=1.0, **kwargs)
 
     def forget_loss(self, batch: Batch) -> Term:

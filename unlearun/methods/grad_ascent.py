@@ -45,6 +45,7 @@ class GradAscent(UnlearningMethod):
     fixed: ClassVar[tuple[str, ...]] = ("alpha", "retain_loss_type")
 
     def __init__(self, model: ModelLike, gamma: float = 1.0, **kwargs: Any) -> None:
+        self.refuse_fixed(kwargs)
         super().__init__(model, gamma=gamma, alpha=0.0, retain_loss_type="NLL", **kwargs)
 
     def forget_loss(self, batch: Batch) -> Term:

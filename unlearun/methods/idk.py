@@ -26,7 +26,7 @@ def refusal_loss(logprobs: Tensor, mask: Tensor) -> Tensor:
     Returns:
         A scalar, never below 0.
 
-    Source: Maini 2024 (2401.06121), section 3.2, "IDK".
+    Source: Maini 2024 (2401.06121), there called preference optimization.
     """
     return -(logprobs * mask).sum()
 
@@ -35,7 +35,8 @@ class IdkNLL(UnlearningMethod):
     """Learns refusals to the questions of the forget set, which hides what it knew more than it removes it.
 
     Which refusal a row has follows from the seed and the row.
-    Source: Maini 2024, "TOFU: A Task of Fictitious Unlearning for LLMs" (2401.06121), section 3.2.
+    Source: Maini 2024, "TOFU: A Task of Fictitious Unlearning for LLMs" (2401.06121), there called preference
+    optimization.
     """
 
     alternate: ClassVar[AlternateKind | None] = "refusal"
@@ -53,8 +54,8 @@ class IdkDPO(DPO):
     """Prefers a refusal to the answer, whatever other answers the rows have.
 
     Which refusal a row has follows from the seed and the row.
-    Source: Maini 2024, "TOFU: A Task of Fictitious Unlearning for LLMs" (2401.06121), section 3.2, where it is called
-    preference optimization; Zhang 2024 (2404.05868).
+    Source: Zhang 2024, "Negative Preference Optimization: From Catastrophic Collapse to Effective Unlearning"
+    (2404.05868), where it is a baseline; Rafailov 2023 (2305.18290).
     """
 
     alternate: ClassVar[AlternateKind | None] = "refusal"

@@ -14,7 +14,7 @@ from unlearun.data import Batch
 from unlearun.errors import check_bounds
 from unlearun.methods.base import UnlearningMethod
 from unlearun.methods.training import Term
-from unlearun.models import ModelLike
+from unlearun.models import CHECKPOINT_KEY, ModelLike
 
 
 def flattening_loss(logits: Tensor) -> Tensor:
@@ -26,7 +26,7 @@ def flattening_loss(logits: Tensor) -> Tensor:
     Returns:
         A scalar, never below 0; 0 where all tokens are equally likely.
 
-    Source: Entesari 2025 (2506.05314), equation 4.
+    Source: Entesari 2025 (2506.05314), the logit-margin flattening loss.
     """
     dtype = torch.promote_types(logits.dtype, torch.float32)
     margin = logits.amax(-1).to(dtype) - logits.mean(-1, dtype=dtype)
@@ -39,39 +39,40 @@ class PDU(UnlearningMethod):
     The loss is gamma L_f + λ (L_r - ε); after each optimizer step λ becomes max(0, λ + η (L_r - ε)), so retain weighs
     more for as long as it fares worse than ε. ``train/dual`` is λ.
     Source: Entesari 2025, "Constrained Entropic Unlearning: A Primal-Dual Framework for Large Language Models"
-    (2506.05314). Theirs starts λ after some warm-up epochs; here it moves from the first step on.
+    (2506.05314); epsilon, dual_step, dual_start and gamma are the authors' for TOFU. Theirs leaves λ alone for five
+    epochs; here it moves from the first step on.
 
     Args:
         model: A hub id, a folder, a GGUF file, ``pocket`` (ships with the package), or a model object.
         epsilon: The retain loss to stay at, in nats a token: somewhat above what it is at the start.
         dual_step: η, how fast λ follows.
-        dual_start: λ at the start.
+        dual_start: λ at the start; large, for the forget loss is a square of scores.
         gamma: Weight of the forget loss.
         kwargs: See `UnlearningMethod`.
     """
 
     fixed: ClassVar[tuple[str, ...]] = ("alpha",)
-    dual: Tensor
 
     def __init__(
         self,
         model: ModelLike,
         epsilon: float = 0.3,
         dual_step: float = 1.0,
-        dual_start: float = 1.0,
+        dual_start: float = 100.0,
         gamma: float = 1.0,
         **kwargs: Any,
     ) -> None:
+        self.refuse_fixed(kwargs)
         check_bounds(epsilon=(epsilon, 0.0), dual_step=(dual_step, 0.0), dual_start=(dual_start, 0.0))
         super().__init__(model, gamma=gamma, alpha=1.0, **kwargs)
         self.epsilon = epsilon
         self.dual_step = dual_step
-        self.register_buffer("dual", torch.tensor(dual_start))
+        self.dual = float(dual_start)  # no buffer, which would take the precision of the run
 
     @property
     def retain_weight(self) -> float | Tensor:
         """λ."""
-        return float(self.dual)
+        return self.dual
 
     def forget_loss(self, batch: Batch) -> Term:
         """Return the token mean of the squared margin."""
@@ -81,6 +82,17 @@ class PDU(UnlearningMethod):
         """Log λ, and let it follow the retain loss of the whole step."""
         excess = self.across_processes(self._step_parts["retain_loss"]) - self.epsilon
         # What is logged is summed over processes.
-        self.record("loss", -float(self.dual) * self.epsilon * torch.ones_like(excess) / self.trainer.world_size)
-        self.record("dual", self.dual.to(excess) / self.trainer.world_size)
-        self.dual = (self.dual + self.dual_step * excess).clamp(min=0)
+        share = torch.ones_like(excess) / self.trainer.world_size
+        self.record("loss", -self.dual * self.epsilon * share)
+        self.record("dual", self.dual * share)
+        self.dual = max(0.0, self.dual + self.dual_step * float(excess))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add λ."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[CHECKPOINT_KEY]["dual"] = self.dual
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take λ back."""
+        super().on_load_checkpoint(checkpoint)
+        self.dual = float(checkpoint.get(CHECKPOINT_KEY, {}).get("dual", self.dual))

@@ -239,7 +239,7 @@ class ReferencedModule(EvaluatedModule):
         trainer: Any = self.trainer
         values = "sums" if summed else "tokens"
         origin = {"weights": weights_digest(start), "values": values, **self._origin()}
-        found = CachedLogprobs.read(Path(trainer.ckpt_path).parent.parent) if trainer.ckpt_path else None
+        found = CachedLogprobs.read(Path(trainer.ckpt_path).parent.parent, summed) if trainer.ckpt_path else None
         fits = found is not None and found.origin == origin and found.knows(self._batches(rows))
         # The first process decides for all: a shard has a digest of its own, and the file may be on one machine.
         stored = trainer.strategy.broadcast(found.values if found is not None and fits else None)

@@ -90,6 +90,7 @@ class RMU(UnlearningMethod):
         vector_seed: int = 0,
         **kwargs: Any,
     ) -> None:
+        self.refuse_fixed(kwargs)
         check_bounds(steering_coeff=(steering_coeff, 0.0))
         # Before the base takes in a model object, for `choose_trained` reads these.
         self._requested_layer = target_layer

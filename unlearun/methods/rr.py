@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from unlearun.data import Batch
-from unlearun.errors import check_bounds
+from unlearun.errors import UnlearunError, check_bounds
 from unlearun.methods.base import UnlearningMethod
 from unlearun.methods.referenced import NeedOf
 from unlearun.methods.training import Term
@@ -61,11 +61,13 @@ class RR(UnlearningMethod):
     were, where a cosine has no slope: rounding gives the first step its direction, and an optimizer that does not go by
     the length of the gradient, such as AdamW, its length.
     Source: Zou 2024, "Improving Alignment and Robustness with Circuit Breakers" (2406.04313). Theirs trains LoRA
-    adapters, holds the states of all layers, and takes layers 10 and 20 of 32; here those read are held, too.
+    adapters, and holds the states of all layers; here those that are read are held. Of 32 layers that is what
+    the tenth and the twentieth put out.
 
     Args:
         model: A hub id, a folder, a GGUF file, ``pocket`` (ships with the package), or a model object.
-        target_layers: Which layers' outputs are read, counted from 0. None: those 5/16 and 5/8 of the depth up.
+        target_layers: Which layers' outputs are read, counted from 0. None: the last within 5/16 and within
+            5/8 of the depth.
         gamma: Weight of the forget loss.
         alpha: Weight of the retain loss.
         schedule_steps: T. None: all optimizer steps of the fit.
@@ -84,6 +86,7 @@ class RR(UnlearningMethod):
         schedule_steps: int | None = None,
         **kwargs: Any,
     ) -> None:
+        self.refuse_fixed(kwargs)
         check_bounds(schedule_steps=(schedule_steps, 1))
         # Before the base takes in a model object, for `choose_trained` reads it.
         self._requested_layers = target_layers
@@ -115,10 +118,20 @@ class RR(UnlearningMethod):
         """Alpha t/2T."""
         return self.alpha * self.progress / 2
 
+    def check_fit(self) -> None:
+        """See `UnlearningMethod`.
+
+        Raises:
+            UnlearunError: The fit has no end that the schedule could go by.
+        """
+        super().check_fit()
+        if self.schedule_steps is None and self.trainer.estimated_stepping_batches == float("inf"):
+            raise UnlearunError("the fit has no last step, so the schedule has no length; set schedule_steps")
+
     def choose_trained(self) -> list[nn.Module]:
         """Train the decoder layers up to the last one that is read."""
         layers = find_layers(self.model).layers
-        usual = (len(layers) * 5 // 16, len(layers) * 5 // 8)
+        usual = [max(0, len(layers) * share // 16 - 1) for share in (5, 10)]
         self.target_layers = choose_layers(self._requested_layers, usual, len(layers))
         return list(layers[: self.target_layers[-1] + 1])
 

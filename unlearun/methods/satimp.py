@@ -28,7 +28,7 @@ def satimp_loss(logprobs: Tensor, mask: Tensor, beta1: float, beta2: float) -> T
     Returns:
         A scalar, never above 0.
 
-    Source: Yang 2025 (2505.11953), section 4.3.
+    Source: Yang 2025 (2505.11953), the weights of SatImp.
     """
     logp = logprobs.detach()
     # 1 - p by expm1, which loses nothing where p is near 1.
@@ -39,8 +39,8 @@ def satimp_loss(logprobs: Tensor, mask: Tensor, beta1: float, beta2: float) -> T
 class SatImp(UnlearningMethod):
     """Weighs each token by saturation and importance: most is done between certain and unlikely.
 
-    Source: Yang 2025, "Exploring Criteria of Loss Reweighting to Enhance LLM Unlearning" (2505.11953); beta1 and beta2
-    are the authors' for TOFU, where their retain loss weighs ten times the forget loss: gamma 0.1, alpha 1.
+    Source: Yang 2025, "Exploring Criteria of Loss Reweighting to Enhance LLM Unlearning" (2505.11953); beta1, beta2
+    and gamma are those of its configuration in OpenUnlearning. The authors' own code prefers a beta2 of 0.1.
 
     Args:
         model: A hub id, a folder, a GGUF file, ``pocket`` (ships with the package), or a model object.

@@ -14,7 +14,7 @@ from unlearun.errors import UnlearunError, check_bounds
 from unlearun.methods.base import UnlearningMethod
 from unlearun.methods.referenced import NeedOf
 from unlearun.methods.training import Term
-from unlearun.models import LiveReference, ModelLike, Reference, scale_adapters
+from unlearun.models import CHECKPOINT_KEY, LiveReference, ModelLike, Reference, scale_adapters
 
 
 class TaskVector(UnlearningMethod):
@@ -31,10 +31,11 @@ class TaskVector(UnlearningMethod):
     """
 
     has_retain_term: ClassVar[bool] = False
-    fixed: ClassVar[tuple[str, ...]] = ("gamma", "alpha", "retain_loss_type")
+    fixed: ClassVar[tuple[str, ...]] = ("gamma", "alpha", "retain_loss_type", "reference")
     subtracted: Tensor
 
     def __init__(self, model: ModelLike, scale: float = 1.0, **kwargs: Any) -> None:
+        self.refuse_fixed(kwargs)
         check_bounds(scale=(scale, 0.0))
         super().__init__(model, gamma=1.0, alpha=0.0, retain_loss_type="NLL", **kwargs)
         self.scale = scale
@@ -49,13 +50,13 @@ class TaskVector(UnlearningMethod):
         """Return the token mean of the negative log-likelihood: it is learnt, to be taken away."""
         return Term(-self.policy(batch, "logprobs").sum(), batch.token_count)
 
-    def on_fit_start(self) -> None:
+    def check_fit(self) -> None:
         """See `UnlearningMethod`.
 
         Raises:
             UnlearunError: The checkpoint that is resumed is the result already.
         """
-        super().on_fit_start()
+        super().check_fit()
         if self.subtracted:
             raise UnlearunError("the change was taken away already; start again from the model, not from its result")
 
@@ -70,6 +71,12 @@ class TaskVector(UnlearningMethod):
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         if self.trainer.global_step + 1 >= self.trainer.estimated_stepping_batches:
             self.finish()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say of what is no result that it is none."""
+        super().on_save_checkpoint(checkpoint)
+        if not self.subtracted:
+            checkpoint[CHECKPOINT_KEY]["unfinished"] = "it knows the forget set better, which is yet to be taken away"
 
     @torch.no_grad()
     def finish(self) -> None:

@@ -29,7 +29,7 @@ def tnpo_loss(gains: Tensor, mask: Tensor, beta: float) -> Tensor:
     Returns:
         A scalar, never below 0; (2/β) log 2 a token at the start.
 
-    Source: Wang 2025 (2502.19301), section 5.
+    Source: Wang 2025 (2502.19301), token-wise NPO.
     """
     return (-2 / beta * logsigmoid(-beta * gains) * mask).sum()
 

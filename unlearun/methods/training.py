@@ -152,15 +152,20 @@ class TrainedModule(ReferencedModule):
 
     def _weighted_loss(self, name: str, batch: Batch) -> Tensor:
         """Compute and log one set's part of the loss."""
-        forget = name == "forget"
-        loss = (self.forget_loss if forget else self.retain_loss)(batch).mean()
-        weight = self.forget_weight if forget else self.retain_weight
-        self.record("loss", weight * loss)
+        return self._weight(name) * self._loss(name, batch)
+
+    def _weight(self, name: str) -> float | Tensor:
+        return self.forget_weight if name == "forget" else self.retain_weight
+
+    def _loss(self, name: str, batch: Batch) -> Tensor:
+        """Compute one set's loss, without its weight, and log it and its part of the whole."""
+        loss = (self.forget_loss if name == "forget" else self.retain_loss)(batch).mean()
+        self.record("loss", self._weight(name) * loss)
         self.record(f"{name}_loss", loss)
         if self._trainer is None:
-            return weight * loss
+            return loss
         # Lightning divides by the accumulation and averages over processes; our denominators know both already.
-        return weight * loss * self._trainer.accumulate_grad_batches * self._trainer.world_size
+        return loss * self._trainer.accumulate_grad_batches * self._trainer.world_size
 
     def _differentiates_in_parts(self) -> bool:
         """Say whether a backward pass may run within the forward of the strategy; FSDP1 and DeepSpeed forbid it."""
@@ -223,6 +228,12 @@ class TrainedModule(ReferencedModule):
             raise UnlearunError(
                 f"{wrapper} does not work with {name}, which holds the gradients itself; use ddp or FSDP2"
             )
+        trained = {weight.dtype for weight in self.policy.parameters() if weight.requires_grad}
+        if self.sharpness_radius > 0 and any(dtype.itemsize < 4 for dtype in trained):
+            raise UnlearunError(
+                "sharpness_radius moves weights by less than 16 bits can tell; keep them in float32 and compute in "
+                "less: --model.dtype float32 --trainer.precision bf16-mixed"
+            )
         if str(self.trainer.precision) == "16-mixed":
             raise UnlearunError(
                 f"{wrapper} does not work with precision 16-mixed, which scales gradients; use bf16-mixed"
@@ -234,35 +245,45 @@ class TrainedModule(ReferencedModule):
     def _wrap_gradients(self) -> None:
         """Put together the gradient of the step: of retain where the weights are, of forget as the wrappers want it."""
         weights = [weight for weight in self.policy.parameters() if weight.requires_grad]
-        forget = self._take(weights)
-        retain = self._gradients("retain", weights) if "retain" in self.trained_sets else None
+        forget, reached = self._take(weights)
+        retain = None
+        if "retain" in self.trained_sets:  # without its weight: where that is 0, it has a direction all the same
+            retain, more = self._gradients("retain", weights)
+            reached = [a or b for a, b in zip(reached, more, strict=True)]
         if self.sharpness_radius > 0:
             logged, self._step_parts = self._step_parts, {}  # what is logged is the loss where the weights are
-            forget = at_sharpest(weights, forget, self.sharpness_radius, lambda: self._gradients("forget", weights))
+            forget = at_sharpest(
+                weights,
+                forget,
+                self.sharpness_radius,
+                lambda: [self._weight("forget") * one for one in self._gradients("forget", weights)[0]],
+            )
             self._step_parts = logged
         if self.gradient_surgery and retain is not None:
             forget = without_conflict(forget, retain)
         for i, weight in enumerate(weights):
-            weight.grad = forget[i] if retain is None else forget[i] + retain[i]
+            if reached[i]:
+                weight.grad = forget[i] if retain is None else forget[i] + self._weight("retain") * retain[i]
 
-    def _gradients(self, name: str, weights: list[nn.Parameter]) -> list[Tensor]:
-        """Return the gradient of one set's part of the loss of the whole step, over all processes."""
+    def _gradients(self, name: str, weights: list[nn.Parameter]) -> tuple[list[Tensor], list[bool]]:
+        """Return the gradient of one set's loss of the whole step, over all processes, and which weights it reaches."""
         for batch in self._kept_batches:
             with self.trainer.precision_plugin.forward_context():
-                loss = self._weighted_loss(name, batch[name])
+                loss = self._loss(name, batch[name])
             self._differentiate(loss)
-        found = self._take(weights)
+        found, reached = self._take(weights)
         if isinstance(self.trainer.strategy, DDPStrategy):  # it reduces in the backward pass of training_step alone
             found = [torch.as_tensor(self.trainer.strategy.reduce(one, reduce_op="mean")) for one in found]
-        return found
+        return found, reached
 
     @staticmethod
-    def _take(weights: list[nn.Parameter]) -> list[Tensor]:
-        """Return the gradients of weights, and let go of them."""
+    def _take(weights: list[nn.Parameter]) -> tuple[list[Tensor], list[bool]]:
+        """Return the gradients of weights, and which have one, and let go of them."""
+        reached = [weight.grad is not None for weight in weights]
         found = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
         for weight in weights:
             weight.grad = None
-        return found
+        return found, reached
 
     def _check_gradients(self) -> None:
         """Stop, once a fit, where training would go on without effect and without a sign of it."""

@@ -31,7 +31,7 @@ def lowered(pieces: Iterable[Tensor], labels: Tensor, beta: float) -> Iterator[T
     Yields:
         The same, in pieces of some tokens, in at least fp32.
 
-    Source: Dong 2024 (2402.10052), equation 3.
+    Source: Dong 2024 (2402.10052), the adjusted logits.
     """
     at = 0
     for piece in pieces:
@@ -47,7 +47,7 @@ class UNDIAL(UnlearningMethod):
     The target has an end, so the model cannot fall apart however long it trains. ``train/divergence`` is the loss less
     the teacher's entropy: 0 once the model is the teacher.
     Source: Dong 2024, "UNDIAL: Self-Distillation with Adjusted Logits for Robust Unlearning in Large Language Models"
-    (2402.10052). The authors use no retain loss: alpha 0.
+    (2402.10052). The authors use no retain loss (alpha 0); here it is on, as in all methods.
 
     Args:
         model: A hub id, a folder, a GGUF file, ``pocket`` (ships with the package), or a model object.

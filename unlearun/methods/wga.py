@@ -27,7 +27,7 @@ def wga_loss(logprobs: Tensor, mask: Tensor, beta: float) -> Tensor:
     Returns:
         A scalar, never above 0.
 
-    Source: Wang 2025 (2502.19301), section 4.
+    Source: Wang 2025 (2502.19301), weighted gradient ascent.
     """
     weights = (beta * logprobs.detach()).exp()
     return (weights * logprobs * mask).sum()

@@ -42,7 +42,7 @@ def without_conflict(forget: Sequence[Tensor], retain: Sequence[Tensor]) -> list
     Returns:
         The forget gradient, at right angles to the other if it was against it, else as it is.
 
-    Source: Wang 2025 (2503.09117), equation 6.
+    Source: Wang 2025 (2503.09117), gradient rectified unlearning.
 
     >>> without_conflict([torch.tensor([1.0, -1.0])], [torch.tensor([0.0, 2.0])])
     [tensor([1., 0.])]
@@ -65,7 +65,7 @@ def at_sharpest(
         radius: ρ, how far they are moved.
         gradient: Computes the gradient where the weights are.
 
-    Source: Fan 2025 (2502.05374), equation 6; Foret 2021 (2010.01412).
+    Source: Fan 2025 (2502.05374); Foret 2021 (2010.01412), equation 2.
     """
     length = inner_product(forget, forget).sqrt()
     if length == 0:

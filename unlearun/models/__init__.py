@@ -1,6 +1,6 @@
 """The network: loading it, running it, freezing a reference of it, writing it."""
 
-from unlearun.models.alternates import own_alternates, read_alternates, write_alternates
+from unlearun.models.alternates import Wanted, own_alternates, read_alternates, write_alternates
 from unlearun.models.cached_states import CachedStates
 from unlearun.models.checkpointing import Checkpointing, checkpoint_layers
 from unlearun.models.export import CHECKPOINT_KEY, export_checkpoint, save_folder, save_model
@@ -39,6 +39,7 @@ __all__ = [
     "Reference",
     "SplitReference",
     "TokenizerLike",
+    "Wanted",
     "adapter_names",
     "add_adapters",
     "base_name",

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -17,7 +17,7 @@ from unlearun.models.generation import continue_prompts
 from unlearun.models.policy import Policy
 
 if TYPE_CHECKING:
-    from unlearun.data import Example, UnlearningDataModule
+    from unlearun.data import Example, Formatter, UnlearningDataModule
 
 log = logging.getLogger(__name__)
 
@@ -25,55 +25,82 @@ FILE = "alternates.json"
 TRIES = 3
 
 
-def own_alternates(policy: Policy, data: UnlearningDataModule, prompt: str, count: int) -> list[list[str]]:
-    """Let the model make up other answers to the questions of the forget set.
+class Wanted(NamedTuple):
+    """What a model is asked to make up.
 
-    An empty answer, or that of the row itself, is drawn again, up to three times; what then is missing is left out, and
-    where nothing is left a refusal takes its place.
+    Attributes:
+        prompt: What it is asked, with {question} and {answer}.
+        answers: How many a row.
+        tokens: How long they may be.
+        seed: What they are drawn from.
+    """
+
+    prompt: str
+    answers: int
+    tokens: int
+    seed: int
+
+
+def own_alternates(
+    policy: Policy, data: UnlearningDataModule, examples: Sequence[Example], wanted: Wanted
+) -> list[list[str]]:
+    """Let the model make up other answers to the questions of some rows.
+
+    An answer that is empty, without an end, or that of the row itself is drawn again, up to three times; what then is
+    without an end is taken as it is, and where nothing is left a refusal takes its place.
 
     Args:
         policy: The model as it is at the start.
-        data: Connected, with a forget set; its seed is what answers are drawn from.
-        prompt: What the model is asked, with {question} and {answer}.
-        count: How many a row.
+        data: Connected.
+        examples: Rows of its forget set.
+        wanted: What is asked.
 
     Returns:
         At least one text a row.
 
     Raises:
-        UnlearunError: The data are not connected.
+        UnlearunError: The data are not connected, or the model has no room for a question.
     """
-    formatter, examples = data.formatter, data.examples("forget")
+    formatter = data.formatter
     if formatter is None:
         raise UnlearunError("connect the datamodule to a tokenizer first")
-    asked = [
-        prompt.replace("{question}", row.item.question or "").replace("{answer}", row.item.answer) for row in examples
-    ]
-    prompts = [formatter.prompt_ids(question) for question in asked]
+    prompts = [_prompt(policy, formatter, row, wanted.prompt) for row in examples]
     found: list[list[str]] = [[] for _ in examples]
-    devices = [policy.model.device] if policy.model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(data.seed)
-        for _ in range(TRIES):
-            left = [row for row, texts in enumerate(found) for _ in range(count - len(texts))]
-            if not left:
-                break
-            at_once = data.questions_per_batch
+    unended = refused = 0
+    with torch.random.fork_rng([policy.model.device] if policy.model.device.type == "cuda" else []):
+        torch.manual_seed(wanted.seed)
+        for attempt in range(TRIES):
+            left = [row for row, texts in enumerate(found) for _ in range(wanted.answers - len(texts))]
             some = [prompts[row] for row in left]
-            new = continue_prompts(policy, formatter, some, data.max_new_tokens, at_once, temperature=1.0)
+            new = continue_prompts(policy, formatter, some, wanted.tokens, data.questions_per_batch, temperature=1.0)
             for row, tokens in zip(left, new, strict=True):
                 text = str(formatter.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
-                if text and text != examples[row].item.answer.strip():
+                ended = len(tokens) < wanted.tokens
+                if text and text != examples[row].item.answer.strip() and (ended or attempt == TRIES - 1):
                     found[row].append(text)
-    refused = 0
+                    unended += not ended
     for example, texts in zip(examples, found, strict=True):
         if not texts:
             texts.append(choose_refusal(data.seed, example.example_id))
             refused += 1
+    if unended:
+        log.warning("%d answers that were made up have no end within alternate_tokens (%d)", unended, wanted.tokens)
     if refused:
         message = "%d of %d questions got no other answer of the model's own; a refusal takes its place"
         log.warning(message, refused, len(examples))
     return found
+
+
+def _prompt(policy: Policy, formatter: Formatter, row: Example, text: str) -> list[int]:
+    question = text.replace("{question}", row.item.question or "").replace("{answer}", row.item.answer)
+    ids = formatter.prompt_ids(question)
+    positions = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None)
+    if positions is not None and len(ids) >= positions:
+        raise UnlearunError(
+            f"{row.item.origin}: to be asked for another answer takes {len(ids)} tokens, but the model has {positions} "
+            "positions; shorten the row or alternate_prompt, or give the rows other answers (alternate_key)"
+        )
+    return ids
 
 
 def write_alternates(folder: Path, examples: Sequence[Example], texts: Sequence[Sequence[str]]) -> None:

@@ -98,10 +98,14 @@ def export_checkpoint(
         The folder.
 
     Raises:
-        UnlearunError: The checkpoint does not exist or is none of ours, or the tokenizer cannot be found.
+        UnlearunError: The checkpoint does not exist, is none of ours or no result, or there is no tokenizer.
     """
     stored = read_checkpoint(checkpoint)
     facts: dict[str, Any] = stored[CHECKPOINT_KEY]
+    if facts.get("unfinished"):
+        raise UnlearunError(
+            f"{checkpoint} was written before the run's last step: {facts['unfinished']}; take the last"
+        )
     prefix = "policy.model."
     weights = {name[len(prefix) :]: w for name, w in stored["state_dict"].items() if name.startswith(prefix)}
     misfit = f"{checkpoint} does not fit a {facts['model_config']['model_type']} model; was it written by this version?"

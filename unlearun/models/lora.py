@@ -5,10 +5,10 @@ Shapes: R rank.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -47,10 +47,26 @@ class LoRA:
     save: Literal["merged", "adapter"] = "merged"
 
     def __post_init__(self) -> None:
-        check_bounds(**{"lora.r": (self.r, 1), "lora.alpha": (self.alpha, 0.0), "lora.dropout": (self.dropout, 0.0)})
+        check_bounds(**{"lora.r": (self.r, 1), "lora.alpha": (self.alpha, 1e-6), "lora.dropout": (self.dropout, 0.0)})
         check_choice("lora.save", self.save, ("merged", "adapter"))
         if self.dropout >= 1:
             raise UnlearunError(f"lora.dropout is {self.dropout}; it must be below 1")
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> LoRA:
+        """Make one of named settings.
+
+        Args:
+            settings: As the attributes are called.
+
+        Raises:
+            UnlearunError: One does not exist or is out of range.
+        """
+        known = [field.name for field in fields(cls)]
+        for name in settings:
+            if name not in known:
+                raise UnlearunError(f"lora has no setting {name!r}.{closest(name, known)} Known: {', '.join(known)}")
+        return cls(**settings)
 
     @property
     def scale(self) -> float:

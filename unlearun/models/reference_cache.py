@@ -19,7 +19,7 @@ from unlearun.errors import UnlearunError
 from unlearun.files import write_whole
 from unlearun.models.reference import LiveReference, Reference
 
-FILE = "reference.json"
+FILES = {"sums": "reference.json", "tokens": "reference_tokens.json"}
 
 
 class CachedLogprobs(Reference):
@@ -94,13 +94,20 @@ class CachedLogprobs(Reference):
     def write(self, folder: Path) -> None:
         """Write it into a run folder, whole or not at all."""
         rows = {str(key): value for key, value in self.values.items()}
-        write_whole(folder / FILE, json.dumps({"origin": self.origin, "rows": rows}))
+        write_whole(
+            folder / FILES[self.origin.get("values", "sums")], json.dumps({"origin": self.origin, "rows": rows})
+        )
 
     @classmethod
-    def read(cls, folder: Path) -> CachedLogprobs | None:
-        """Read what `write` wrote; None where there is nothing that can be read."""
+    def read(cls, folder: Path, summed: bool = True) -> CachedLogprobs | None:
+        """Read what `write` wrote; None where there is nothing that can be read.
+
+        Args:
+            folder: The run folder.
+            summed: Whether the sums are wanted, or the numbers that they are made of.
+        """
         try:
-            stored = json.loads((folder / FILE).read_text(encoding="utf-8"))
+            stored = json.loads((folder / FILES["sums" if summed else "tokens"]).read_text(encoding="utf-8"))
             values = {int(key): [float(value) for value in row] for key, row in stored["rows"].items()}
             return cls(values, stored["origin"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError):

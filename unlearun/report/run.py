@@ -126,6 +126,8 @@ def quiet() -> None:
         r".*Starting from v.*, `tensorboardX` has been removed.*",
     ):
         warnings.filterwarnings("ignore", message=pattern)
+    # peft imports it wherever it is installed, 4 bits or not, and its CPU kernels are one way of several.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "litlogger" not in record.getMessage().lower() and "💡" not in record.getMessage()
     )
