@@ -12,8 +12,10 @@ from sweep.fake_fit import LAUNCHER
 from unlearun.__main__ import main
 
 FACTS = {"methods": ["RMU"], "output_dir": "outputs", "utility": True}
+# A job in the background of a shell is born deaf to Ctrl-C, and so would be what it starts.
 DRIVER = f"""
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import unlearun.sweep.check
 from unlearun.__main__ import main
 unlearun.sweep.check.ask = lambda lines: {FACTS!r}
