@@ -63,7 +63,9 @@ class UnlearningMethod(TrainedModule):
             Wang 2025, 2503.09117, who smooth the latter over steps).
         gradient_checkpointing: Whether activations are computed again in the backward pass, to save memory: true all
             but what goes into a layer, for about a quarter more time; "selective" those that take little time.
-        lora: Low-rank adapters are trained instead of the weights; see `LoRA`. None: the weights are.
+        lora: Low-rank adapters are trained instead of the weights, with r (16), alpha (twice that), dropout (0), target
+            (names of linear layers; all that the method would train) and save (merged or adapter); ``lora.r 16`` is
+            enough. None: the weights are.
         load_in_4bit: Whether the weights are kept in 4 bits (NF4 of bitsandbytes), beside which adapters are trained.
         dtype: What the weights are kept in; the computing precision is the Trainer's.
         compile_model: Whether torch.compile translates the decoder, which takes minutes and pays in long runs.
