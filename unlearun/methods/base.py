@@ -262,7 +262,7 @@ class UnlearningMethod(TrainedModule):
         Raises:
             UnlearunError: Something is.
         """
-        set_twice = [name for name in self.fixed if name in given]
+        set_twice = [name for name in self.fixed if given.get(name) is not None]  # a parser hands over every default
         if set_twice:
             raise UnlearunError(f"{type(self).__name__} has no argument {set_twice[0]!r}: leave it out")
 
