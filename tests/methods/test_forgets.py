@@ -91,7 +91,7 @@ CASES = {
     "SatImp": (SatImp, {"gamma": 5.0, "beta1": 1.0, "beta2": 0.1}, 1e-3),
     "UNDIAL": (UNDIAL, {}, 1e-3),
     "CEU": (CEU, {"alpha": 2.0}, 1e-3),
-    "PDU": (PDU, {"epsilon": 0.05, "dual_step": 10.0, "gamma": 0.05}, 1e-3),
+    "PDU": (PDU, {"epsilon": 0.05, "dual_start": 1.0, "dual_step": 10.0, "gamma": 0.05}, 1e-3),
     "DPO": (DPO, {"alpha": 4.0}, 1e-3),
     "AltPO": (AltPO, {"alpha": 4.0}, 1e-3),
     "IdkDPO": (IdkDPO, {"alpha": 4.0}, 1e-3),

@@ -24,7 +24,7 @@ def test_is_the_negative_of_transformers_own_loss():
 
 
 def test_takes_no_retain_term():
-    with pytest.raises(TypeError):
+    with pytest.raises(UnlearunError, match="GradAscent has no argument"):
         GradAscent(make_llama(), alpha=1.0)
 
 
