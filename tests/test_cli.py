@@ -195,6 +195,13 @@ MISTAKES = {
     "a wrong choice": (["--data.anchor", "frget"], "data.anchor is 'frget'; expected one of ['forget', 'retain']"),
     "a config that does not exist": (["--config", "simnpoo"], "Did you mean 'simnpo'?"),
     "a number out of range": (["--data.batch_size", "0"], "batch_size is 0; it must be a number of at least 1"),
+    "a number out of range for the method": (
+        ["--model.gamma", "-1"],
+        "gamma is -1.0; it must be a number of at least 0",
+    ),
+    "an adapter out of range": (["--model.lora.r", "0"], "lora.r is 0; it must be a number of at least 1"),
+    "4 bits without adapters": (["--model.load_in_4bit", "true"], "add lora (--model.lora.r 16)"),
+    "layers out of range": (["--model.target_layer", "[0,99]"], "layers 0 to 3"),
     "a file that does not exist": (["--data.forget", "nowhere.json"], "there is no file nowhere.json"),
     "a model that does not exist": (["--model.model", "./nowhere"], "there is no model at ./nowhere"),
     "a layer out of range": (["--model.target_layer", "99"], "layers 0 to 3"),

@@ -74,6 +74,20 @@ class UnlearunCLI(LightningCLI):
         parser.set_defaults({"optimizer": OPTIMIZER})
         parser.add_lr_scheduler_args((torch.optim.lr_scheduler.LRScheduler, ReduceLROnPlateau))
 
+    def instantiate_classes(self) -> None:
+        """Make the method, the data and the Trainer.
+
+        Raises:
+            UnlearunError: One of them refuses an argument; jsonargparse would wrap it into a complaint of its own.
+        """
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            inner: BaseException | None = error
+            while inner is not None and not isinstance(inner, UnlearunError):
+                inner = inner.__cause__ or inner.__context__
+            raise error if inner is None else inner from None
+
     def after_instantiate_classes(self) -> None:
         """Hand the optimizer and scheduler, as configured, to the method, which builds them once it has a model."""
         self.model.optimizer = _as_dict(self._get(self.config, "optimizer")) or OPTIMIZER

@@ -181,6 +181,11 @@ def test_a_checkpoint_holds_the_adapters_and_is_exported_and_resumed(tiny, capsy
     trainer = plain._make_trainer({"max_epochs": 1, "enable_progress_bar": False, "accelerator": "cpu"})
     with pytest.raises(UnlearunError, match="the checkpoint has 28 weights of adapters, the model 0; set lora"):
         trainer.fit(plain.method, datamodule=plain.data, ckpt_path=str(checkpoint))
+    thin = Unlearning("graddiff", "tiny", lora={"r": 2})
+    thin.load_data(FORGET, RETAIN, max_new_tokens=2, batch_size=2)
+    trainer = thin._make_trainer({"max_epochs": 1, "enable_progress_bar": False, "accelerator": "cpu"})
+    with pytest.raises(UnlearunError, match="of other shapes; set lora"):
+        trainer.fit(thin.method, datamodule=thin.data, ckpt_path=str(checkpoint))
 
 
 def test_a_task_vector_turns_its_adapters_round():

@@ -425,3 +425,11 @@ def test_gradients_are_let_go_of_after_each_step_and_accumulate_before_it():
     Trainer(max_epochs=1, accumulate_grad_batches=2, accelerator="cpu", **QUIET).fit(method, datamodule=data)
     weights = len(list(method.policy.parameters()))
     assert seen == [0, weights, 0, weights]
+
+
+def test_gradients_are_clipped_in_bfloat16_too():
+    """Lightning refuses to clip for an optimizer that unscales by itself, which the fused one says of itself."""
+    method = GradDiff(make_llama(), tokenizer=make_tokenizer())
+    trainer = Trainer(max_steps=2, precision="bf16-mixed", gradient_clip_val=1.0, accelerator="cpu", **QUIET)
+    trainer.fit(method, datamodule=UnlearningDataModule(FORGET, RETAIN, batch_size=2))
+    assert trainer.global_step == 2

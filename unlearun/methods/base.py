@@ -301,11 +301,15 @@ class UnlearningMethod(TrainedModule):
             UnlearunError: The checkpoint has no adapters, or this method has none.
         """
         super().on_load_checkpoint(checkpoint)
-        stored, own = (adapter_names(names) for names in (checkpoint["state_dict"], self.state_dict()))
+        stored, own = (
+            {name: tuple(state[name].shape) for name in adapter_names(state)}
+            for state in (checkpoint["state_dict"], self.state_dict())
+        )
         if stored != own:
             raise UnlearunError(
-                f"the checkpoint has {len(stored)} weights of adapters, the model {len(own)}; set lora (r, target) "
-                "as in the run that is to go on"
+                f"the checkpoint has {len(stored)} weights of adapters, the model {len(own)}"
+                + (", of other shapes" if stored.keys() == own.keys() else "")
+                + "; set lora (r, target) as in the run that is to go on"
             )
         self.strict_loading = not own
 

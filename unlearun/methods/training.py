@@ -320,8 +320,12 @@ class TrainedModule(ReferencedModule):
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning takes many forms
         """Build the optimizer over the trained parameters, and the scheduler, stepped once an epoch."""
         trained = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
-        precision = "" if self._trainer is None else str(self._trainer.precision)
-        optimizer = instantiate_class(trained, _fused(self.optimizer, precision))
+        # Lightning does not clip the gradients of one that unscales them by itself, in bfloat16 either.
+        trainer = self._trainer
+        mixed = trainer is not None and str(trainer.precision).endswith("-mixed")
+        clips = trainer is not None and trainer.gradient_clip_val is not None
+        refused = mixed and (clips or str(getattr(trainer, "precision", "")) == "16-mixed")
+        optimizer = instantiate_class(trained, self.optimizer if refused else _fused(self.optimizer))
         if self.lr_scheduler is None:
             return optimizer
         scheduler = instantiate_class(optimizer, self.lr_scheduler)
@@ -335,15 +339,14 @@ def _labelled(batch: Batch) -> int:
     return batch.token_count + (0 if batch.alternate is None else batch.alternate.token_count)
 
 
-def _fused(optimizer: dict[str, Any], precision: str) -> dict[str, Any]:
+def _fused(optimizer: dict[str, Any]) -> dict[str, Any]:
     """Choose the implementation that passes the weights once, where there is one and the user has not chosen."""
     given = optimizer.get("init_args") or {}
     module, _, name = str(optimizer["class_path"]).rpartition(".")
     cls = getattr(import_module(module), name, None) if module else None
     takes = cls is not None and "fused" in signature(cls.__init__).parameters
-    # Under 16-mixed it unscales gradients by itself, and Lightning could not clip them.
     chosen = any(given.get(name) is not None for name in ("fused", "foreach"))  # a parser writes every default
     chosen = chosen or bool(given.get("capturable") or given.get("differentiable"))
-    if not takes or chosen or precision == "16-mixed":
+    if not takes or chosen:
         return optimizer
     return {**optimizer, "init_args": {**given, "fused": True}}
