@@ -219,6 +219,11 @@ def test_a_mistake_is_one_sentence_and_exit_status_2(mistake, small, tmp_path, c
     assert "Traceback" not in error
 
 
+def test_an_option_of_another_method_is_called_so(capsys):
+    assert main(["fit", "--config", "pdu", "--model.alpha", "2"]) == 2
+    assert "'model.alpha' is an option of other methods, not of this one" in capsys.readouterr().err
+
+
 def test_a_misspelt_key_in_a_file_is_explained(tmp_path, capsys):
     (tmp_path / "mine.yaml").write_text("model:\n  class_path: SimNPO\n  init_args:\n    betta: 3\n")
     assert main(["fit", "--config", "simnpo", "--config", str(tmp_path / "mine.yaml")]) == 2

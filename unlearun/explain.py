@@ -63,6 +63,8 @@ def _unknown_class(group: str, name: str) -> str:
 def _unknown(group: str, key: str) -> str:
     name = key if key.startswith(group) else group + key
     known = list(known_keys())
+    if name in known:
+        return f"{name!r} is an option of other methods, not of this one: leave it out.{HINT}"
     first = name.partition(".")[0]
     # The slip may be in the first word: "modell.class_path".
     hint = closest(name, known) if first in TOP else closest(first, TOP)
