@@ -123,6 +123,17 @@ def test_a_checkpoint_before_the_last_step_is_no_result(tmp_path, monkeypatch, c
     assert main(["export", "1.ckpt", "last"]) == 0
 
 
+def test_a_run_of_another_method_does_not_go_on(tmp_path):
+    data = UnlearningDataModule(FORGET, FORGET[:2], batch_size=2, overlap="allow")
+    trainer = Trainer(max_epochs=1, limit_val_batches=0, **QUIET)
+    trainer.fit(TaskVector(make_llama(), tokenizer=make_tokenizer()), datamodule=data)
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    again = Trainer(max_epochs=2, limit_val_batches=0, **QUIET)
+    other = FineTune(make_llama(), tokenizer=make_tokenizer())
+    with pytest.raises(UnlearunError, match="of a run of TaskVector, which FineTune cannot go on with"):
+        again.fit(other, datamodule=data, ckpt_path=str(tmp_path / "x.ckpt"))
+
+
 def test_another_reference_is_refused():
     with pytest.raises(UnlearunError, match="TaskVector has no argument 'reference'"):
         TaskVector(make_llama(), reference=make_llama())

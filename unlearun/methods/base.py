@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -279,6 +280,11 @@ class UnlearningMethod(TrainedModule):
         self.policy.eval()
         self.release_reference()
 
+    def _base(self, name: str) -> list[Any]:
+        """Return what loads the model again, from wherever the command is given."""
+        path = Path(name)
+        return [str(path.resolve()) if path.is_dir() else name, self.dtype_name, self.load_in_4bit]
+
     def _adopt(self, model: PreTrainedModel) -> None:
         self.policy = Policy(model)
         trained = self.choose_trained()
@@ -298,9 +304,16 @@ class UnlearningMethod(TrainedModule):
         """See `TrainedModule`; the weights that a checkpoint of adapters leaves out are there already.
 
         Raises:
-            UnlearunError: The checkpoint has no adapters, or this method has none.
+            UnlearunError: A fit would go on with that of another method, or the adapters of the two differ.
         """
         super().on_load_checkpoint(checkpoint)
+        method = checkpoint.get(CHECKPOINT_KEY, {}).get("method")
+        fits = self._trainer is not None and self._trainer.state.fn == "fit"
+        if fits and method not in (None, type(self).__name__):
+            raise UnlearunError(
+                f"the checkpoint is of a run of {method}, which {type(self).__name__} cannot go on with; export it "
+                "(unlearun export CKPT DIR) and start from that folder"
+            )
         stored, own = (
             {name: tuple(state[name].shape) for name in adapter_names(state)}
             for state in (checkpoint["state_dict"], self.state_dict())
@@ -324,7 +337,7 @@ class UnlearningMethod(TrainedModule):
         checkpoint[CHECKPOINT_KEY] = {
             "method": type(self).__name__,
             "lora": None if self.lora is None else asdict(self.lora),
-            "base": None if self.model_name is None else [self.model_name, self.dtype_name, self.load_in_4bit],
+            "base": None if self.model_name is None else self._base(self.model_name),
             "tokenizer": name or self.model_name,
             "generation_config": _plain(self.model.generation_config.to_dict()),
             "model_config": {"model_type": self.model.config.model_type, **_plain(self.model.config.to_dict())},

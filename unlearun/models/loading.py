@@ -117,7 +117,7 @@ def base_name(model: str) -> str:
         model: See `locate`.
     """
     where, how = locate(model)
-    return model if how else where
+    return model if how else str(Path(where).resolve()) if Path(where).is_dir() else where
 
 
 def load_model(model: str, dtype: str = "float32", four_bit: bool = False) -> PreTrainedModel:
@@ -147,6 +147,8 @@ def load_model(model: str, dtype: str = "float32", four_bit: bool = False) -> Pr
         loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(where, dtype=getattr(torch, dtype), **further)
     if how:
         _clear_quantisation(loaded)
+    if four_bit:
+        _keep_unpacked(loaded)
     return loaded
 
 
@@ -164,6 +166,16 @@ def _four_bits(model: str, dtype: str, packed: bool) -> dict[str, Any]:
         bnb_4bit_compute_dtype=getattr(torch, dtype),
     )
     return {"quantization_config": settings}
+
+
+def _keep_unpacked(model: PreTrainedModel) -> None:
+    """Keep bitsandbytes from packing weights anew for the CPU when they first run without a gradient.
+
+    Packed, they have no backward pass, and never come back: adapters below them would learn next to nothing.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
 
 
 def _load_adapter(folder: Path, dtype: str) -> PreTrainedModel:
