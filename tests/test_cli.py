@@ -187,6 +187,7 @@ MISTAKES = {
     "a misspelt option of the method": (["--model.steering_coef", "3"], "Did you mean 'model.steering_coeff'?"),
     "a misspelt option of the data": (["--data.forgett", "x"], "Did you mean 'data.forget'?"),
     "a misspelt option of the Trainer": (["--trainer.max_epoch", "3"], "Did you mean 'trainer.max_epochs'?"),
+    "a misspelt setting of adapters": (["--model.lora.dropot", "0"], "Did you mean 'model.lora.dropout'?"),
     "a misspelt class": (["--model", "RMUU"], "Did you mean 'RMU'?"),
     "a misspelt optimizer": (["--optimizer", "Adm"], "Did you mean 'Adam'?"),
     "a value of the wrong type": (["--trainer.max_epochs", "abc"], "trainer.max_epochs is 'abc'; expected int"),

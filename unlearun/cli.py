@@ -44,6 +44,24 @@ class UnlearunParser(LightningArgumentParser):
             super().error(message, ex)
         raise UnlearunError(explain(message)) from ex
 
+    def instantiate(self, *arguments: Any, **settings: Any) -> Any:  # noqa: ANN401 - a jsonargparse Namespace
+        """Make what a config names.
+
+        Args:
+            arguments: See jsonargparse.
+            settings: See jsonargparse.
+
+        Raises:
+            UnlearunError: A class refuses an argument; jsonargparse would wrap that into a complaint of its own.
+        """
+        try:
+            return super().instantiate(*arguments, **settings)
+        except ValueError as error:
+            inner: BaseException | None = error
+            while inner is not None and not isinstance(inner, UnlearunError):
+                inner = inner.__cause__ or inner.__context__
+            raise error if inner is None else inner from None
+
 
 class UnlearunCLI(LightningCLI):
     """LightningCLI that makes run folders, and leaves loading the model to the Trainer."""
@@ -73,20 +91,6 @@ class UnlearunCLI(LightningCLI):
         parser.add_optimizer_args((torch.optim.Optimizer,))
         parser.set_defaults({"optimizer": OPTIMIZER})
         parser.add_lr_scheduler_args((torch.optim.lr_scheduler.LRScheduler, ReduceLROnPlateau))
-
-    def instantiate_classes(self) -> None:
-        """Make the method, the data and the Trainer.
-
-        Raises:
-            UnlearunError: One of them refuses an argument; jsonargparse would wrap it into a complaint of its own.
-        """
-        try:
-            super().instantiate_classes()
-        except ValueError as error:
-            inner: BaseException | None = error
-            while inner is not None and not isinstance(inner, UnlearunError):
-                inner = inner.__cause__ or inner.__context__
-            raise error if inner is None else inner from None
 
     def after_instantiate_classes(self) -> None:
         """Hand the optimizer and scheduler, as configured, to the method, which builds them once it has a model."""

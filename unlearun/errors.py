@@ -62,9 +62,9 @@ def check_bounds(**bounds: tuple[float | None, float]) -> None:
         UnlearunError: All that are out of range.
     """
     problems = [
-        f"{name} is {value}; it must be a number of at least {least:g}"
+        f"{name} is {value!r}; it must be a number of at least {least:g}"
         for name, (value, least) in bounds.items()
-        if value is not None and not least <= value < float("inf")
+        if value is not None and not (isinstance(value, (int, float)) and least <= value < float("inf"))
     ]
     if problems:
         raise UnlearunError("; ".join(problems))

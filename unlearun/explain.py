@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 
 import torch
 from lightning.pytorch import Trainer
@@ -12,6 +13,7 @@ from lightning.pytorch import Trainer
 from unlearun.data import UnlearningDataModule
 from unlearun.errors import closest
 from unlearun.methods import METHODS
+from unlearun.models import LoRA
 
 TOP = ("config", "seed_everything", "trainer", "model", "data", "optimizer", "lr_scheduler", "output_dir", "ckpt_path")
 HINT = " All options: unlearun fit --help; of a method: unlearun fit --model NAME --help"
@@ -86,3 +88,4 @@ def known_keys() -> Iterator[str]:
             for name, parameter in signature.parameters.items():
                 if name not in ("self", "args", "kwargs") and parameter.kind is not parameter.VAR_KEYWORD:
                     yield f"{group}.{name}"
+    yield from (f"model.lora.{field.name}" for field in fields(LoRA))

@@ -231,6 +231,9 @@ def test_a_weight_that_the_loss_does_not_reach_is_an_error_in_the_first_step(wra
         ({"save": "both"}, "lora.save is 'both'"),
         ({"target": ["q_prj"]}, "q_proj"),
         ({"target": []}, "lora.target"),
+        ({"target": "q_proj"}, "expected a list of names: \\[q_proj\\]"),
+        ({"r": "8"}, "lora.r is '8'; expected a whole number"),
+        (8, "lora is 8; expected settings by name"),
     ],
 )
 def test_arguments_out_of_range(wrong, message):

@@ -12,7 +12,7 @@ from unlearun import Unlearning
 from unlearun.data import UnlearningDataModule, choose_refusal
 from unlearun.errors import UnlearunError
 from unlearun.methods import DPO, AltPO
-from unlearun.models import Policy, Wanted, own_alternates, read_alternates, write_alternates
+from unlearun.models import AlternateSettings, Policy, own_alternates, read_alternates, write_alternates
 
 QUIET = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
 OTHERS = [["In Rome.", "In Lima.", "In Bonn."], ["Nuts."], ["A cook.", "A judge."], ["Bo.", "Ox."]]
@@ -75,7 +75,7 @@ def connected(rows=FORGET, **settings):
 
 def made_up(data, prompt="{question} {answer}", answers=1, tokens=9, seed=0, model=None):
     policy = Policy(make_llama() if model is None else model)
-    return own_alternates(policy, data, data.examples("forget"), Wanted(prompt, answers, tokens, seed))
+    return own_alternates(policy, data, data.examples("forget"), AlternateSettings(prompt, answers, tokens, seed))
 
 
 def test_they_are_drawn_by_seed_and_leave_other_draws_alone():
@@ -86,7 +86,7 @@ def test_they_are_drawn_by_seed_and_leave_other_draws_alone():
     policy, data = Policy(make_llama()), connected()
     torch.manual_seed(5)
     first, again, other = (
-        own_alternates(policy, data, data.examples("forget"), Wanted("{question} {answer}", 3, 9, seed))
+        own_alternates(policy, data, data.examples("forget"), AlternateSettings("{question} {answer}", 3, 9, seed))
         for seed in (0, 0, 1)
     )
     assert torch.rand(1) == expected

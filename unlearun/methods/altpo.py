@@ -11,7 +11,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from unlearun.data import AlternateKind, UnlearningDataModule, alternate_texts
 from unlearun.errors import UnlearunError, check_bounds
 from unlearun.methods.dpo import DPO
-from unlearun.models import ModelLike, Wanted, own_alternates, read_alternates, write_alternates
+from unlearun.models import AlternateSettings, ModelLike, own_alternates, read_alternates, write_alternates
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class AltPO(DPO):
             shared = isinstance(trainer.strategy, DDPStrategy)
             mine = examples[trainer.global_rank :: trainer.world_size] if shared else examples
             start = self._live_reference(keep=False)
-            wanted = Wanted(
+            wanted = AlternateSettings(
                 self.alternate_prompt, self.alternates, self.alternate_tokens, data.seed + trainer.global_rank * shared
             )
             with trainer.precision_plugin.forward_context(), start.running(self.device) as policy:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -29,6 +28,7 @@ from unlearun.models import (
     add_adapters,
     base_name,
     checkpoint_layers,
+    lasting_name,
     load_model,
     load_tokenizer,
 )
@@ -110,7 +110,7 @@ class UnlearningMethod(TrainedModule):
                 f"gradient_checkpointing is {gradient_checkpointing!r}; it must be one of true, false, selective"
             )
         check_bounds(gamma=(gamma, 0.0), alpha=(alpha, 0.0))
-        self.lora = LoRA.of(lora) if isinstance(lora, dict) else lora
+        self.lora = None if lora is None else LoRA.of(lora)
         self.load_in_4bit = load_in_4bit
         if load_in_4bit and (self.lora is None or not isinstance(model, str)):
             raise UnlearunError(
@@ -164,14 +164,6 @@ class UnlearningMethod(TrainedModule):
         """
         reads = self.retain_loss_type == "KL" and "retain" in self.trained_sets
         return frozenset({("logits", "retain")} if reads else ())
-
-    def forget_loss(self, batch: Batch) -> Term:
-        """Return what is minimised on the forget set.
-
-        Args:
-            batch: Rows of the forget set.
-        """
-        raise NotImplementedError(f"{type(self).__name__} must say what its forget loss is")
 
     def retain_loss(self, batch: Batch) -> Term:
         """Return what is minimised on the retain set.
@@ -280,11 +272,6 @@ class UnlearningMethod(TrainedModule):
         self.policy.eval()
         self.release_reference()
 
-    def _base(self, name: str) -> list[Any]:
-        """Return what loads the model again, from wherever the command is given."""
-        path = Path(name)
-        return [str(path.resolve()) if path.is_dir() else name, self.dtype_name, self.load_in_4bit]
-
     def _adopt(self, model: PreTrainedModel) -> None:
         self.policy = Policy(model)
         trained = self.choose_trained()
@@ -334,10 +321,11 @@ class UnlearningMethod(TrainedModule):
             base = {f"policy.{key}" for key in self.policy.state_dict()} - kept
             checkpoint["state_dict"] = {key: value for key, value in state.items() if key not in base}
         name = self._tokenizer if isinstance(self._tokenizer, str) else getattr(self._tokenizer, "name_or_path", None)
+        named = self.model_name
         checkpoint[CHECKPOINT_KEY] = {
             "method": type(self).__name__,
             "lora": None if self.lora is None else asdict(self.lora),
-            "base": None if self.model_name is None else self._base(self.model_name),
+            "base": None if named is None else [lasting_name(named), self.dtype_name, self.load_in_4bit],
             "tokenizer": name or self.model_name,
             "generation_config": _plain(self.model.generation_config.to_dict()),
             "model_config": {"model_type": self.model.config.model_type, **_plain(self.model.config.to_dict())},

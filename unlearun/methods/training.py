@@ -84,8 +84,12 @@ class TrainedModule(ReferencedModule):
         raise NotImplementedError
 
     def forget_loss(self, batch: Batch) -> Term:
-        """Return what is minimised on the forget set."""
-        raise NotImplementedError
+        """Return what is minimised on the forget set.
+
+        Args:
+            batch: Rows of the forget set.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must say what its forget loss is")
 
     def retain_loss(self, batch: Batch) -> Term:
         """Return what is minimised on the retain set."""

@@ -1,6 +1,6 @@
 """The network: loading it, running it, freezing a reference of it, writing it."""
 
-from unlearun.models.alternates import Wanted, own_alternates, read_alternates, write_alternates
+from unlearun.models.alternates import AlternateSettings, own_alternates, read_alternates, write_alternates
 from unlearun.models.cached_states import CachedStates
 from unlearun.models.checkpointing import Checkpointing, checkpoint_layers
 from unlearun.models.export import CHECKPOINT_KEY, export_checkpoint, save_folder, save_model
@@ -8,7 +8,7 @@ from unlearun.models.generation import greedy_answers
 from unlearun.models.gradients import gradient_norms
 from unlearun.models.head import FrozenHead
 from unlearun.models.layers import check_layer, choose_layers, find_layers, output_projection
-from unlearun.models.loading import ModelLike, TokenizerLike, base_name, load_model, load_tokenizer
+from unlearun.models.loading import ModelLike, TokenizerLike, base_name, lasting_name, load_model, load_tokenizer
 from unlearun.models.lora import LoRA, adapter_names, add_adapters, has_adapters, scale_adapters
 from unlearun.models.memory import return_freed_memory
 from unlearun.models.merging import merge
@@ -26,6 +26,7 @@ from unlearun.models.reference_cache import CachedLogprobs, weights_digest
 __all__ = [
     "CHECKPOINT_KEY",
     "AdaptersOff",
+    "AlternateSettings",
     "CachedLogprobs",
     "CachedStates",
     "Checkpointing",
@@ -39,7 +40,6 @@ __all__ = [
     "Reference",
     "SplitReference",
     "TokenizerLike",
-    "Wanted",
     "adapter_names",
     "add_adapters",
     "base_name",
@@ -51,6 +51,7 @@ __all__ = [
     "gradient_norms",
     "greedy_answers",
     "has_adapters",
+    "lasting_name",
     "load_model",
     "load_tokenizer",
     "merge",

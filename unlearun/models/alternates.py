@@ -25,7 +25,7 @@ FILE = "alternates.json"
 TRIES = 3
 
 
-class Wanted(NamedTuple):
+class AlternateSettings(NamedTuple):
     """What a model is asked to make up.
 
     Attributes:
@@ -42,7 +42,7 @@ class Wanted(NamedTuple):
 
 
 def own_alternates(
-    policy: Policy, data: UnlearningDataModule, examples: Sequence[Example], wanted: Wanted
+    policy: Policy, data: UnlearningDataModule, examples: Sequence[Example], wanted: AlternateSettings
 ) -> list[list[str]]:
     """Let the model make up other answers to the questions of some rows.
 

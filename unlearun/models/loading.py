@@ -110,6 +110,16 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def lasting_name(model: str) -> str:
+    """Return a name that finds the same model from any folder of this machine.
+
+    Args:
+        model: See `locate`.
+    """
+    path = Path(model)
+    return str(path.resolve()) if path.is_dir() else model
+
+
 def base_name(model: str) -> str:
     """Return what the folder of an adapter says of the model that it belongs to, for other programs to find.
 
@@ -117,7 +127,7 @@ def base_name(model: str) -> str:
         model: See `locate`.
     """
     where, how = locate(model)
-    return model if how else str(Path(where).resolve()) if Path(where).is_dir() else where
+    return model if how else lasting_name(where)
 
 
 def load_model(model: str, dtype: str = "float32", four_bit: bool = False) -> PreTrainedModel:

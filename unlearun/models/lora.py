@@ -47,21 +47,29 @@ class LoRA:
     save: Literal["merged", "adapter"] = "merged"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.r, int):
+            raise UnlearunError(f"lora.r is {self.r!r}; expected a whole number")
+        if isinstance(self.target, str):
+            raise UnlearunError(f"lora.target is {self.target!r}; expected a list of names: [{self.target}]")
         check_bounds(**{"lora.r": (self.r, 1), "lora.alpha": (self.alpha, 1e-6), "lora.dropout": (self.dropout, 0.0)})
         check_choice("lora.save", self.save, ("merged", "adapter"))
         if self.dropout >= 1:
             raise UnlearunError(f"lora.dropout is {self.dropout}; it must be below 1")
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> LoRA:
+    def of(cls, settings: LoRA | Mapping[str, Any]) -> LoRA:
         """Make one of named settings.
 
         Args:
-            settings: As the attributes are called.
+            settings: As the attributes are called; or one that is made already.
 
         Raises:
-            UnlearunError: One does not exist or is out of range.
+            UnlearunError: One does not exist, is of another kind, or is out of range.
         """
+        if isinstance(settings, cls):
+            return settings
+        if not isinstance(settings, Mapping):
+            raise UnlearunError(f'lora is {settings!r}; expected settings by name, such as {{"r": 16}}')
         known = [field.name for field in fields(cls)]
         for name in settings:
             if name not in known:
@@ -127,15 +135,15 @@ def _choose(model: PreTrainedModel, lora: LoRA, modules: Iterable[nn.Module]) ->
     return [name for name, last in found.items() if last in wanted]
 
 
-def adapter_layers(model: nn.Module) -> Iterator[Any]:
-    """Yield the layers of a model that have adapters.
+def adapter_layers(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Yield name and layer of all that have adapters.
 
     Args:
         model: Any module.
     """
-    for module in model.modules():
+    for name, module in model.named_modules():
         if hasattr(module, "base_layer") and hasattr(module, "lora_A"):
-            yield module
+            yield name, module
 
 
 def adapter_names(names: Iterable[str]) -> set[str]:
@@ -184,7 +192,7 @@ def without_adapters(model: nn.Module) -> Iterator[None]:
     Args:
         model: With adapters.
     """
-    layers = list(adapter_layers(model))
+    layers = [layer for _, layer in adapter_layers(model)]
     trained = [weight for layer in layers for weight in layer.parameters() if weight.requires_grad]
     for layer in layers:
         layer.enable_adapters(False)
@@ -205,6 +213,6 @@ def scale_adapters(model: nn.Module, factor: float) -> None:
         model: With adapters.
         factor: Negative turns their effect round.
     """
-    for layer in adapter_layers(model):
+    for _, layer in adapter_layers(model):
         for up in layer.lora_B.values():
             up.weight.mul_(factor)

@@ -25,21 +25,21 @@ def merged_weights(model: PreTrainedModel) -> dict[str, Tensor]:
         Its state, adapters added in, under the names of the plain architecture.
     """
     merged: dict[str, Tensor] = {}
-    inside = {id(module) for layer in adapter_layers(model) for module in layer.modules()}
+    adapted = list(adapter_layers(model))
+    inside = {id(module) for _, layer in adapted for module in layer.modules()}
     for name, module in model.named_modules():
         if id(module) not in inside:
             own = {**dict(module.named_parameters(recurse=False)), **_stored_buffers(module)}
             prefix = f"{name}." if name else ""
             merged |= {f"{prefix}{key}": plain_weight(module, key, value) for key, value in own.items()}
-    for name, layer in model.named_modules():
-        if hasattr(layer, "base_layer") and hasattr(layer, "lora_A"):
-            base = layer.base_layer
-            for key, value in base.named_parameters(recurse=False):
-                weight = plain_weight(base, key, value)
-                if key == "weight":
-                    deltas = [layer.get_delta_weight(adapter) for adapter in layer.active_adapters]
-                    weight = weight + sum(deltas).to(weight.dtype)
-                merged[f"{name}.{key}"] = weight
+    for name, layer in adapted:
+        base = layer.base_layer
+        for key, value in base.named_parameters(recurse=False):
+            weight = plain_weight(base, key, value)
+            if key == "weight":
+                deltas = [layer.get_delta_weight(adapter) for adapter in layer.active_adapters]
+                weight = weight + sum(deltas).to(weight.dtype)
+            merged[f"{name}.{key}"] = weight
     return merged
 
 

@@ -124,7 +124,7 @@ class Policy(nn.Module):
         Returns:
             ``(B, M)`` new tokens, the end token repeated behind the end.
         """
-        with _in_eval_mode(self.model), _own_settings_aside(self.model):
+        with in_eval_mode(self.model), _own_settings_aside(self.model):
             output = self.model.generate(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
@@ -217,7 +217,7 @@ class Policy(nn.Module):
             UnlearunError: They differ: every loss and metric would be wrong without a sign of it.
         """
         mask = torch.ones_like(input_ids)
-        with _in_eval_mode(self.model):
+        with in_eval_mode(self.model):
             ours = self._head(self._decode(input_ids, mask)).float()
             theirs = self.model(input_ids=input_ids, attention_mask=mask, use_cache=False).logits.float()
         finite = ours.isfinite() & theirs.isfinite()  # a model that is broken can be measured all the same
@@ -239,7 +239,7 @@ class Policy(nn.Module):
         rows = two_branches(batch, config.vocab_size)
         real, tree = rows.attention_mask.bool(), prefix_tree(rows, [[0, 1]], self.model.dtype)
         # Autocast would only blur the comparison.
-        with _in_eval_mode(self.model), torch.autocast(rows.input_ids.device.type, enabled=False):
+        with in_eval_mode(self.model), torch.autocast(rows.input_ids.device.type, enabled=False):
             try:
                 plain = self._states(rows, None)[real].float()
                 branches = _pick(self._states(rows, tree), tree.nodes[real]).float()
@@ -256,8 +256,12 @@ class Policy(nn.Module):
 
 
 @contextmanager
-def _in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Switch dropout off for as long as the context lasts."""
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Switch dropout off for as long as the context lasts.
+
+    Args:
+        model: The network.
+    """
     was_training = model.training
     model.eval()
     try:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from unlearun.data import Batch
 from unlearun.models.head import FrozenHead
 from unlearun.models.lora import adapter_names, without_adapters
-from unlearun.models.policy import Policy
+from unlearun.models.policy import Policy, in_eval_mode
 from unlearun.ops import sequence_logprobs
 
 if TYPE_CHECKING:
@@ -185,14 +185,12 @@ class OriginalWeights(LiveReference):
     @contextmanager
     def running(self, device: torch.device) -> Iterator[Policy]:
         """See `LiveReference`."""
-        was_training = self.policy.training
-        self.policy.eval()
-        self._swap()
-        try:
-            yield self.policy
-        finally:
+        with in_eval_mode(self.policy):
             self._swap()
-            self.policy.train(was_training)
+            try:
+                yield self.policy
+            finally:
+                self._swap()
 
     def convert(self, change: Callable[[nn.Module], nn.Module]) -> None:
         """Follow the policy: kept weights take its device and precision when they are put back."""
@@ -239,13 +237,8 @@ class AdaptersOff(LiveReference):
     @contextmanager
     def running(self, device: torch.device) -> Iterator[Policy]:
         """See `LiveReference`."""
-        was_training = self.policy.training
-        self.policy.eval()
-        try:
-            with without_adapters(self.policy):
-                yield self.policy
-        finally:
-            self.policy.train(was_training)
+        with in_eval_mode(self.policy), without_adapters(self.policy):
+            yield self.policy
 
     def convert(self, change: Callable[[nn.Module], nn.Module]) -> None:
         """Nothing to change: it is the policy."""
