@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from unlearun.data import choose_refusal
+from unlearun.data import GENERATED_TOGETHER, choose_refusal
 from unlearun.errors import UnlearunError
 from unlearun.files import write_whole
 from unlearun.models.generation import continue_prompts
@@ -67,12 +67,13 @@ def own_alternates(
     prompts = [_prompt(policy, formatter, row, wanted.prompt) for row in examples]
     found: list[list[str]] = [[] for _ in examples]
     unended = refused = 0
+    at_once = GENERATED_TOGETHER * data.questions_per_batch
     with torch.random.fork_rng([policy.model.device] if policy.model.device.type == "cuda" else []):
         torch.manual_seed(wanted.seed)
         for attempt in range(TRIES):
             left = [row for row, texts in enumerate(found) for _ in range(wanted.answers - len(texts))]
             some = [prompts[row] for row in left]
-            new = continue_prompts(policy, formatter, some, wanted.tokens, data.questions_per_batch, temperature=1.0)
+            new = continue_prompts(policy, formatter, some, wanted.tokens, at_once, temperature=1.0)
             for row, tokens in zip(left, new, strict=True):
                 text = str(formatter.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
                 ended = len(tokens) < wanted.tokens
