@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from lightning.pytorch import Trainer, seed_everything
 
-from unlearun import report
+from unlearun import runs
 from unlearun.data import Source, UnlearningDataModule
 from unlearun.errors import UnlearunError, closest
 from unlearun.files import write_whole
@@ -73,13 +73,13 @@ class Unlearning:
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        report.quiet()
+        runs.quiet()
         cls = find_method(method)
         _check_arguments(cls, kwargs)
         self.seed = seed
         seed_everything(seed, workers=True, verbose=False)
         self.method = cls(model, tokenizer=tokenizer, **kwargs)
-        self.output_dir = report.OUTPUT_DIR if output_dir is None else output_dir
+        self.output_dir = runs.OUTPUT_DIR if output_dir is None else output_dir
         self.data: UnlearningDataModule | None = None
         given = {**_defaults(cls), "model": model, "tokenizer": tokenizer, **kwargs}
         self._config: dict[str, Any] = {
@@ -153,13 +153,13 @@ class Unlearning:
             self.method.optimizer = self._config["optimizer"] = changed
         named = {"max_epochs": num_epochs, "accumulate_grad_batches": gradient_accumulation_steps}
         arguments = {**kwargs, **{name: value for name, value in named.items() if value is not None}}
-        self._config["trainer"] = {**report.TRAINER_DEFAULTS, **arguments}
+        self._config["trainer"] = {**runs.TRAINER_DEFAULTS, **arguments}
         trainer = self._make_trainer(arguments)
         trainer.fit(self.method, datamodule=data)
-        report.finish(trainer, self.method, data)
-        return report.run_folder(trainer)
+        runs.finish(trainer, self.method, data)
+        return runs.run_folder(trainer)
 
-    def evaluate(self, metrics: Sequence[str] | None = None, retain_reference: str | None = None) -> report.Results:
+    def evaluate(self, metrics: Sequence[str] | None = None, retain_reference: str | None = None) -> runs.Results:
         """Measure the model as it is now, before or after `run`.
 
         Args:
@@ -192,7 +192,7 @@ class Unlearning:
         evaluation = self.method.evaluation
         if evaluation is None:
             raise UnlearunError("nothing was evaluated; is limit_val_batches 0?")
-        return report.Results.of(evaluation, metrics)
+        return runs.Results.of(evaluation, metrics)
 
     def save_model(self, folder: str | Path, adapter: bool = False) -> Path:
         """Write the model and its tokenizer as a Hugging Face folder.
@@ -237,8 +237,8 @@ class Unlearning:
 
     def _make_trainer(self, arguments: dict[str, Any]) -> Trainer:
         _check_arguments(Trainer, arguments)
-        completed = {**report.TRAINER_DEFAULTS, **arguments}
-        run = report.run_arguments(completed, self.output_dir, self.method, self._write_config)
+        completed = {**runs.TRAINER_DEFAULTS, **arguments}
+        run = runs.run_arguments(completed, self.output_dir, self.method, self._write_config)
         return Trainer(**{**completed, **run})
 
     def _write_config(self, folder: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, ReduceLROnPlateau
 
-from unlearun import report
+from unlearun import runs
 from unlearun.data import UnlearningDataModule, preview
 from unlearun.errors import UnlearunError
 from unlearun.explain import explain
@@ -72,7 +72,7 @@ class UnlearunCLI(LightningCLI):
         super().__init__(
             UnlearningMethod,
             UnlearningDataModule,
-            trainer_defaults=report.TRAINER_DEFAULTS,
+            trainer_defaults=runs.TRAINER_DEFAULTS,
             seed_everything_default=0,
             parser_class=UnlearunParser,
             parser_kwargs={"allow_abbrev": False, **epilogs},
@@ -86,7 +86,7 @@ class UnlearunCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the place of outputs, and the default optimizer."""
-        parser.add_argument("--output_dir", type=str, default=report.OUTPUT_DIR, help="The folder of all runs.")
+        parser.add_argument("--output_dir", type=str, default=runs.OUTPUT_DIR, help="The folder of all runs.")
         # Not "automatic": Lightning would build the optimizer now, and the model is loaded only later.
         parser.add_optimizer_args((torch.optim.Optimizer,))
         parser.set_defaults({"optimizer": OPTIMIZER})
@@ -101,7 +101,7 @@ class UnlearunCLI(LightningCLI):
         """Make the Trainer, with a run folder, and TensorBoard unless the user brings another logger."""
         config = self._get(self.config_init, "trainer")
         root = self._get(self.config_init, "output_dir")
-        run = report.run_arguments(config, root, self.model, self._write_config)
+        run = runs.run_arguments(config, root, self.model, self._write_config)
         return super().instantiate_trainer(**run, **kwargs)
 
     def _write_config(self, folder: Path) -> None:
@@ -110,19 +110,19 @@ class UnlearunCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Print what has changed."""
-        report.finish(self.trainer, self.model, self.datamodule)
+        runs.finish(self.trainer, self.model, self.datamodule)
 
     def after_validate(self) -> None:
         """Print what was measured."""
-        report.show_evaluation(self.trainer, self.model)
+        runs.show_evaluation(self.trainer, self.model)
 
     def after_test(self) -> None:
         """Print what was measured."""
-        report.show_evaluation(self.trainer, self.model)
+        runs.show_evaluation(self.trainer, self.model)
 
     def after_predict(self) -> None:
         """Say where the answers are."""
-        report.show(self.trainer, "answers written to predictions/")
+        runs.show(self.trainer, "answers written to predictions/")
 
 
 def run(command: str, arguments: list[str]) -> None:
@@ -135,7 +135,7 @@ def run(command: str, arguments: list[str]) -> None:
     Raises:
         UnlearunError: An argument, a file or the data are wrong.
     """
-    report.quiet()
+    runs.quiet()
     arguments = resolve_configs(arguments if command in ("fit", "preview") else name_model(arguments))
     if command == "preview":
         arguments = [*arguments] if arguments else ["--help"]

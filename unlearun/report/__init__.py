@@ -1,31 +1,6 @@
-"""What a run leaves for people: its folder, tables and texts."""
+"""What people look at: figures, tables and texts made of evaluations."""
 
-from unlearun.records import Results
-from unlearun.report.recorder import RunRecorder
-from unlearun.report.run import (
-    TRAINER_DEFAULTS,
-    find_recorder,
-    finish,
-    quiet,
-    run_arguments,
-    run_folder,
-    show,
-    show_evaluation,
-)
-from unlearun.report.run_folder import OUTPUT_DIR, RunFolder, RunLogger
+from unlearun.report.summary import run_summary
+from unlearun.report.tensorboard import log_evaluation
 
-__all__ = [
-    "OUTPUT_DIR",
-    "TRAINER_DEFAULTS",
-    "Results",
-    "RunFolder",
-    "RunLogger",
-    "RunRecorder",
-    "find_recorder",
-    "finish",
-    "quiet",
-    "run_arguments",
-    "run_folder",
-    "show",
-    "show_evaluation",
-]
+__all__ = ["log_evaluation", "run_summary"]

@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from unlearun.data import UnlearningDataModule
 from unlearun.methods import SimNPO
-from unlearun.report import TRAINER_DEFAULTS, find_recorder, finish, run_arguments
+from unlearun.runs import TRAINER_DEFAULTS, find_recorder, finish, run_arguments
 
 
 @pytest.fixture

@@ -17,9 +17,8 @@ from unlearun.files import write_whole
 from unlearun.methods import UnlearningMethod
 from unlearun.models import save_model
 from unlearun.records import Evaluation
-from unlearun.report.run_folder import RunFolder
-from unlearun.report.summary import run_summary
-from unlearun.report.tensorboard import log_evaluation
+from unlearun.report import log_evaluation, run_summary
+from unlearun.runs.run_folder import RunFolder
 
 
 class RunRecorder(Callback):

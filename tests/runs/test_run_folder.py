@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from unlearun.errors import UnlearunError
-from unlearun.report import RunFolder
+from unlearun.runs import RunFolder
 
 
 def test_every_run_gets_a_new_number(tmp_path):

@@ -7,7 +7,7 @@ import logging
 import pytest
 from lightning_utilities.core.rank_zero import rank_zero_only
 
-from unlearun.report.run import _Told, quiet
+from unlearun.runs.run import _Told, quiet
 
 
 def bare(monkeypatch):

@@ -17,8 +17,8 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from unlearun.data import UnlearningDataModule
 from unlearun.methods import UnlearningMethod
 from unlearun.records.results import Results
-from unlearun.report.recorder import RunRecorder
-from unlearun.report.run_folder import RunFolder, RunLogger
+from unlearun.runs.recorder import RunRecorder
+from unlearun.runs.run_folder import RunFolder, RunLogger
 
 # What the Trainer gets unless the user says otherwise, through either door.
 TRAINER_DEFAULTS: dict[str, Any] = {"max_epochs": 5, "log_every_n_steps": 1}
