@@ -127,6 +127,7 @@ class Unlearning:
         learning_rate: float | None = None,
         num_epochs: int | None = None,
         gradient_accumulation_steps: int | None = None,
+        resume: str | Path | None = None,
         **kwargs: Any,
     ) -> Path | None:
         """Unlearn, evaluate before and after, and write the run folder.
@@ -136,13 +137,17 @@ class Unlearning:
             learning_rate: Of AdamW; None: 1e-5.
             num_epochs: Passes over the forget set; None: 5.
             gradient_accumulation_steps: Micro-batches an optimizer step; None: 1.
+            resume: The folder of a run with these settings that was broken off: it goes on from its last checkpoint.
+                "last": the newest that there is.
             kwargs: Any argument of Lightning's Trainer, such as ``precision="bf16-mixed"``.
 
         Returns:
             The run folder.
 
         Raises:
-            UnlearunError: The data are not loaded, or an argument does not exist.
+            UnlearunError: The data are not loaded, an argument does not exist, or there is no run to go on with.
+            DivergenceError: The run was stopped: see `DivergenceGuard`, which ``callbacks`` may hold with other
+                settings.
         """
         data = self._loaded_data()
         if batch_size is not None:
@@ -154,8 +159,12 @@ class Unlearning:
         named = {"max_epochs": num_epochs, "accumulate_grad_batches": gradient_accumulation_steps}
         arguments = {**kwargs, **{name: value for name, value in named.items() if value is not None}}
         self._config["trainer"] = {**runs.TRAINER_DEFAULTS, **arguments}
-        trainer = self._make_trainer(arguments)
-        trainer.fit(self.method, datamodule=data)
+        existing = None if resume is None else self._find_run(resume)
+        if existing is not None and runs.is_finished(existing):
+            raise UnlearunError(f"{existing} is finished; to train further, load_model({str(existing / 'model')!r})")
+        trainer = self._make_trainer(arguments, existing)
+        checkpoint = None if existing is None else runs.newest_checkpoint(existing)
+        trainer.fit(self.method, datamodule=data, ckpt_path=checkpoint)
         runs.finish(trainer, self.method, data)
         return runs.run_folder(trainer)
 
@@ -235,11 +244,16 @@ class Unlearning:
             raise UnlearunError("there are no data yet; call load_data(forget_data=..., retain_data=...) first")
         return self.data
 
-    def _make_trainer(self, arguments: dict[str, Any]) -> Trainer:
+    def _make_trainer(self, arguments: dict[str, Any], existing: Path | None) -> Trainer:
         _check_arguments(Trainer, arguments)
         completed = {**runs.TRAINER_DEFAULTS, **arguments}
-        run = runs.run_arguments(completed, self.output_dir, self.method, self._write_config)
+        run = runs.run_arguments(completed, self.output_dir, self.method, self._write_config, existing)
         return Trainer(**{**completed, **run})
+
+    def _find_run(self, resume: str | Path) -> Path:
+        if str(resume) != "last":
+            return runs.check_run(resume)
+        return runs.find_run(Path(self.output_dir) / type(self.method).__name__.lower(), _plain(self._config))
 
     def _write_config(self, folder: Path) -> None:
         text = yaml.safe_dump(_plain(self._config), sort_keys=False, allow_unicode=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, ReduceLROnPlateau
 
@@ -24,6 +25,7 @@ EPILOG = (
     f"Methods: {', '.join(method.__name__ for method in METHODS)}. "
     "All options of one, explained: unlearun fit --model NAME --help"
 )
+RESUME = "A run folder that goes on from its last checkpoint, with its own config."
 TARGET = "Before the options may stand what to measure: a run folder, a checkpoint, a model folder or a hub id. "
 
 
@@ -63,10 +65,15 @@ class UnlearunParser(LightningArgumentParser):
             raise error if inner is None else inner from None
 
 
+class _Finished(Exception):  # noqa: N818 - no error
+    """The run that is to go on has ended."""
+
+
 class UnlearunCLI(LightningCLI):
     """LightningCLI that makes run folders, and leaves loading the model to the Trainer."""
 
     def __init__(self, arguments: list[str], run: bool = True) -> None:
+        self.existing: Path | None = None
         commands = {name: {"epilog": EPILOG if name == "fit" else TARGET + EPILOG} for name in self.subcommands()}
         epilogs = commands if run else {"epilog": EPILOG}
         super().__init__(
@@ -85,12 +92,44 @@ class UnlearunCLI(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the place of outputs, and the default optimizer."""
+        """Add the place of outputs, what goes on, what stops a run, and the default optimizer."""
         parser.add_argument("--output_dir", type=str, default=runs.OUTPUT_DIR, help="The folder of all runs.")
+        parser.add_argument("--resume", type=str | None, default=None, help=RESUME)
+        parser.add_class_arguments(runs.DivergenceGuard, "guard")
         # Not "automatic": Lightning would build the optimizer now, and the model is loaded only later.
         parser.add_optimizer_args((torch.optim.Optimizer,))
         parser.set_defaults({"optimizer": OPTIMIZER})
         parser.add_lr_scheduler_args((torch.optim.lr_scheduler.LRScheduler, ReduceLROnPlateau))
+
+    def before_instantiate_classes(self) -> None:
+        """Find the run that is to go on, if any, and its last checkpoint.
+
+        Raises:
+            UnlearunError: There is none.
+        """
+        config = self.config.get(str(self.subcommand), self.config)
+        resume, last = config.resume, config.get("ckpt_path") == "last"
+        if resume is None and not last:
+            return
+        if self.subcommand != "fit" and resume is not None:
+            raise UnlearunError(f"--resume is for fit; to {self.subcommand} a run, name it: {self.subcommand} {resume}")
+        if resume is not None and config.ckpt_path is not None:
+            raise UnlearunError("--resume takes the run's last checkpoint; leave --ckpt_path out")
+        given = yaml.safe_load(self._dump())
+        method = str(config.model.class_path).rpartition(".")[2].lower()
+        folder = runs.find_run(Path(config.output_dir) / method, given) if last else runs.check_run(resume)
+        checkpoint = runs.newest_checkpoint(folder)
+        config.ckpt_path = None if checkpoint is None else str(checkpoint)
+        if self.subcommand != "fit":
+            if checkpoint is None:
+                raise UnlearunError(f"{folder} has no checkpoint")
+            return
+        self.existing = folder
+        if runs.is_finished(folder):
+            further = f"start from its model (--model.model {folder / 'model'}) or, with --ckpt_path, its checkpoint"
+            if runs.differences(runs.read_config(folder) or {}, given):
+                raise UnlearunError(f"{folder} is finished; to train further, {further}")
+            raise _Finished(f"{folder} is finished, there is nothing left to do; to train further, {further}")
 
     def after_instantiate_classes(self) -> None:
         """Hand the optimizer and scheduler, as configured, to the method, which builds them once it has a model."""
@@ -101,12 +140,19 @@ class UnlearunCLI(LightningCLI):
         """Make the Trainer, with a run folder, and TensorBoard unless the user brings another logger."""
         config = self._get(self.config_init, "trainer")
         root = self._get(self.config_init, "output_dir")
-        run = runs.run_arguments(config, root, self.model, self._write_config)
+        given = {**config, "callbacks": [*_as_list(config.get("callbacks")), self._get(self.config_init, "guard")]}
+        run = runs.run_arguments(given, root, self.model, self._write_config, self.existing)
         return super().instantiate_trainer(**run, **kwargs)
 
     def _write_config(self, folder: Path) -> None:
-        parser, config = self._parser(self.subcommand), self.config.get(str(self.subcommand), self.config)
-        write_whole(folder / "config.yaml", parser.dump(config, skip_none=False))
+        write_whole(folder / "config.yaml", self._dump())
+
+    def _dump(self) -> str:
+        """Return all arguments; what a run goes on from is left out where it goes on in its own folder."""
+        config = self.config.get(str(self.subcommand), self.config).clone()
+        if self.existing is not None:
+            config.resume = config.ckpt_path = None
+        return str(self._parser(self.subcommand).dump(config, skip_none=False))
 
     def after_fit(self) -> None:
         """Print what has changed."""
@@ -136,6 +182,8 @@ def run(command: str, arguments: list[str]) -> None:
         UnlearunError: An argument, a file or the data are wrong.
     """
     runs.quiet()
+    if command == "fit":
+        arguments = own_config(arguments)
     arguments = resolve_configs(arguments if command in ("fit", "preview") else name_model(arguments))
     if command == "preview":
         arguments = [*arguments] if arguments else ["--help"]
@@ -149,6 +197,8 @@ def run(command: str, arguments: list[str]) -> None:
         sys.path.append(os.getcwd())  # a metric of the user's own is found where the user is
     try:
         UnlearunCLI([command, *method_help(arguments)])
+    except _Finished as end:
+        sys.stdout.write(f"{end}\n")
     except SystemExit as end:
         # Lightning tidies up after Ctrl-C, and then exits as if something had gone wrong.
         if isinstance(end.__context__, KeyboardInterrupt):
@@ -183,6 +233,20 @@ def name_model(arguments: list[str]) -> list[str]:
     if not {"--model", "--config", "-c", "-h", "--help"} & set(flags) and flags:
         options = ["--model", f"{UnlearningMethod.__module__}.{UnlearningMethod.__name__}", *options]
     return options
+
+
+def own_config(arguments: list[str]) -> list[str]:
+    """Put the config of a run that is to go on before what else is given.
+
+    Args:
+        arguments: The command line.
+    """
+    for at, argument in enumerate(arguments):
+        flag, equals, value = argument.partition("=")
+        if flag == "--resume" and (equals or at + 1 < len(arguments)):
+            folder = runs.check_run(value if equals else arguments[at + 1])
+            return ["--config", str(folder / "config.yaml"), *arguments]
+    return arguments
 
 
 def resolve_configs(arguments: list[str]) -> list[str]:
@@ -224,6 +288,10 @@ def method_help(arguments: list[str]) -> list[str]:
         if argument.startswith("--model="):
             return ["--model.help", argument.partition("=")[2]]
     return arguments
+
+
+def _as_list(value: Any) -> list[Any]:  # noqa: ANN401 - one callback, several or none
+    return [*value] if isinstance(value, (list, tuple)) else [] if value is None else [value]
 
 
 def _as_dict(value: Any) -> dict[str, Any] | None:  # noqa: ANN401 - a jsonargparse Namespace

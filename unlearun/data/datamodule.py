@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
-from torch.utils.data import DataLoader, Dataset
-from torch.utils.data.distributed import DistributedSampler
+from torch.utils.data import DataLoader
 
 from unlearun.data.alternates import AlternateKind, alternate_texts
 from unlearun.data.batch import Batch
@@ -20,6 +19,7 @@ from unlearun.data.cautions import cautions
 from unlearun.data.eval_batches import DealtBatches, EvalBatches
 from unlearun.data.fingerprint import describe_set, describe_template, describe_tokenizer
 from unlearun.data.formatting import PROMPT, Example, Formatter
+from unlearun.data.loader import ResumableLoader
 from unlearun.data.rows import Item, Keys
 from unlearun.data.sampler import DrawnBatches, RowStream, StepSampler
 from unlearun.data.sets import TRAINED, RowSets, check_names, name_sources
@@ -359,7 +359,7 @@ class UnlearningDataModule(LightningDataModule):
 
     def _train_loader(self, name: str) -> DataLoader[Batch]:
         batches = DrawnBatches(self.examples(name), self._pad_id(), self._alternates_of(name), self.batch_size)
-        return self._loader(batches, self._sampler(name))
+        return ResumableLoader(batches, self._sampler(name), self.num_workers)
 
     def _alternates_of(self, name: str) -> list[list[Example]] | None:
         return self._alternates if name == "forget" else None
@@ -390,14 +390,12 @@ class UnlearningDataModule(LightningDataModule):
             message = "%s: %d paraphrased and wrong answers are longer than max_length=%d tokens and were left out"
             log.warning(message, name, batches.left_out, self.max_length)
         rank, world_size = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
-        return self._loader(batches, DealtBatches(len(batches), rank, world_size))
-
-    def _loader(self, batches: Dataset[Batch], sampler: DistributedSampler[Any]) -> DataLoader[Batch]:
         return DataLoader(
             batches,
             batch_size=None,
-            sampler=sampler,
+            sampler=DealtBatches(len(batches), rank, world_size),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # or each evaluation would take a number of the global one
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
 import torch
@@ -89,6 +90,9 @@ class StepSampler(DistributedSampler[Draw]):
         world_size: How many processes there are.
         alternate_lengths: Labelled tokens of each row's alternate answers, if there are alternates.
         most: At most so many micro-batches of an epoch will be run; the last step is then as small as they make it.
+
+    Attributes:
+        start: So many micro-batches of an epoch are passed over, for a run that goes on within it.
     """
 
     def __init__(
@@ -111,12 +115,16 @@ class StepSampler(DistributedSampler[Draw]):
         self.most = most
         self.batch_size = batch_size
         self.accumulate = accumulate
+        self.start = 0
 
     def __len__(self) -> int:
         """Return the number of micro-batches an epoch, the same on all processes."""
         return -(-self.epoch_rows // (self.batch_size * self.num_replicas))
 
     def __iter__(self) -> Iterator[Draw]:
+        return islice(self._plan(), self.start, None)
+
+    def _plan(self) -> Iterator[Draw]:
         first = self.epoch * self.epoch_rows
         rows = self.stream.slice(first, first + self.epoch_rows)
         micro = self.batch_size * self.num_replicas

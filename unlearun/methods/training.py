@@ -48,6 +48,9 @@ class TrainedModule(ReferencedModule):
         reference_cache_gb: See `UnlearningMethod`.
         sharpness_radius: See `UnlearningMethod`.
         gradient_surgery: See `UnlearningMethod`.
+
+    Attributes:
+        watch_steps: Sees this module and the parts of its loss when all gradients of a step are there, and may stop it.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class TrainedModule(ReferencedModule):
         self._kept_batches: list[dict[str, Batch]] = []
         self.optimizer: dict[str, Any] = OPTIMIZER
         self.lr_scheduler: dict[str, Any] | None = None
+        self.watch_steps: Callable[[Any, dict[str, Tensor]], None] | None = None
         self._step_parts: dict[str, Tensor] = {}
         self._gradients_checked = False
 
@@ -210,6 +214,8 @@ class TrainedModule(ReferencedModule):
         if self._is_wrapped():
             self._wrap_gradients()
         self._check_gradients()
+        if self.watch_steps is not None:
+            self.watch_steps(self, self._step_parts)
         self.end_step()
         for name, value in self._step_parts.items():
             self.log(f"train/{name}", value, prog_bar=True, sync_dist=True, reduce_fx="sum", batch_size=1)

@@ -1,7 +1,10 @@
 """How a run starts, goes and ends: its folder, and what fills it."""
 
 from unlearun.records import Results
+from unlearun.runs.checkpoint import RunCheckpoint
+from unlearun.runs.guard import DivergenceError, DivergenceGuard
 from unlearun.runs.recorder import RunRecorder
+from unlearun.runs.resume import check_run, differences, find_run, is_finished, newest_checkpoint, read_config
 from unlearun.runs.run import (
     TRAINER_DEFAULTS,
     find_recorder,
@@ -17,13 +20,22 @@ from unlearun.runs.run_folder import OUTPUT_DIR, RunFolder, RunLogger
 __all__ = [
     "OUTPUT_DIR",
     "TRAINER_DEFAULTS",
+    "DivergenceError",
+    "DivergenceGuard",
     "Results",
+    "RunCheckpoint",
     "RunFolder",
     "RunLogger",
     "RunRecorder",
+    "check_run",
+    "differences",
     "find_recorder",
+    "find_run",
     "finish",
+    "is_finished",
+    "newest_checkpoint",
     "quiet",
+    "read_config",
     "run_arguments",
     "run_folder",
     "show",

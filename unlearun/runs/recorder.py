@@ -18,7 +18,10 @@ from unlearun.methods import UnlearningMethod
 from unlearun.models import save_model
 from unlearun.records import Evaluation
 from unlearun.report import log_evaluation, run_summary
-from unlearun.runs.run_folder import RunFolder
+from unlearun.runs.checkpoint import RunCheckpoint, remove
+from unlearun.runs.guard import DivergenceGuard
+from unlearun.runs.resume import is_finished
+from unlearun.runs.run_folder import RunFolder, RunLogger
 
 
 class RunRecorder(Callback):
@@ -45,15 +48,21 @@ class RunRecorder(Callback):
         self.folder = self.run_folder.share(trainer)
         if isinstance(pl_module, UnlearningMethod):
             pl_module.run_folder = self.folder
+        checkpoints = self.folder / "checkpoints"
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
-                callback.dirpath = str(self.folder / "checkpoints")
+                callback.dirpath = str(checkpoints)
+            elif isinstance(callback, RunCheckpoint):
+                callback.folder = checkpoints
+        if trainer.is_global_zero:
+            for half in checkpoints.glob(".*"):  # of a run that was killed as it wrote them
+                remove(half)
         if self.write_config is not None and trainer.is_global_zero:
             self.write_config(self.folder)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave no folder of a run that has found nothing: Lightning asks for it before the data are checked."""
-        if self.run_folder is None or not trainer.is_global_zero:
+        if self.run_folder is None or not trainer.is_global_zero or self.run_folder.existing is not None:
             return
         if self.folder is None:
             self.run_folder.discard()
@@ -62,13 +71,21 @@ class RunRecorder(Callback):
             self.run_folder.discard()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take over what the run that is resumed, if any, found before its first step: it is not measured again."""
+        """Take over what the run that goes on, if any, has found so far: its step 0 is not measured again."""
         self.first = self.last = None
         if trainer.ckpt_path:
-            file = Path(trainer.ckpt_path).parent.parent / "eval" / "step=0.json"
+            earlier = Path(trainer.ckpt_path).parent.parent
+            file = earlier / "eval" / "step=0.json"
             if file.is_file():
                 self.first = Evaluation.read(file)
-                self._write(trainer, self.first)
+                if earlier != self.folder:
+                    self._write(trainer, self.first)
+            for logger in trainer.loggers:
+                if isinstance(logger, RunLogger) and earlier == self.folder:
+                    logger.go_on(trainer.global_step)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, DivergenceGuard) and self.first is not None:
+                callback.start = dict(self.first.summary)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the evaluation that has just ended."""
@@ -91,10 +108,19 @@ class RunRecorder(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the model."""
+        self.save(trainer, pl_module)
+
+    def save(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the model as it is, unless that was done.
+
+        Args:
+            trainer: It has just run fit.
+            pl_module: What it ran.
+        """
         if not isinstance(pl_module, UnlearningMethod) or self.folder is None:
             return
         pl_module.finish()
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and not is_finished(self.folder):
             alone = pl_module.lora is not None and pl_module.lora.save == "adapter"
             save_model(pl_module.model, pl_module.tokenizer, self.folder / "model", alone)
 

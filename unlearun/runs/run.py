@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Checkpoint
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from unlearun.data import UnlearningDataModule
 from unlearun.methods import UnlearningMethod
 from unlearun.records.results import Results
+from unlearun.runs.checkpoint import RunCheckpoint
+from unlearun.runs.guard import DivergenceGuard
 from unlearun.runs.recorder import RunRecorder
 from unlearun.runs.run_folder import RunFolder, RunLogger
 
@@ -29,22 +32,31 @@ def run_arguments(
     root: str | Path,
     method: UnlearningMethod,
     write_config: Callable[[Path], None] | None = None,
+    existing: Path | None = None,
 ) -> dict[str, Any]:
-    """Complete the arguments of a Trainer: a run folder, what fills it and, unless another is given, a logger.
+    """Complete the arguments of a Trainer: a run folder and what fills it, a guard, and a logger if none is given.
 
     Args:
         config: The arguments that the user gave.
         root: The folder of all runs.
         method: What will run, for the folder's name.
         write_config: Writes ``config.yaml`` into the folder given.
+        existing: The run folder, where a run goes on; None: a new one.
 
     Returns:
         Arguments that replace those given.
     """
-    folder = None if config.get("fast_dev_run") else RunFolder(root, type(method).__name__.lower())
+    folder = None if config.get("fast_dev_run") else RunFolder(root, type(method).__name__.lower(), existing)
     callbacks = config.get("callbacks") or []
     callbacks = [*callbacks] if isinstance(callbacks, (list, tuple)) else [callbacks]
-    completed: dict[str, Any] = {"callbacks": [*callbacks, RunRecorder(folder, write_config)]}
+    guards = [callback for callback in callbacks if isinstance(callback, DivergenceGuard)] or [DivergenceGuard()]
+    callbacks = [callback for callback in callbacks if not isinstance(callback, DivergenceGuard)]
+    # The guard stands behind the recorder: what it stops for is written by then.
+    callbacks += [RunRecorder(folder, write_config), guards[0]]
+    if config.get("enable_checkpointing") is not False and not any(isinstance(one, RunCheckpoint) for one in callbacks):
+        others = any(isinstance(callback, Checkpoint) for callback in callbacks)
+        callbacks.append(RunCheckpoint(only_at_end=others))
+    completed: dict[str, Any] = {"callbacks": callbacks}
     every = config.get("val_check_interval")
     if isinstance(every, int) and not isinstance(every, bool) and config.get("check_val_every_n_epoch", 1) == 1:
         completed["check_val_every_n_epoch"] = None  # every so many batches, across epochs
@@ -64,6 +76,7 @@ def finish(trainer: Trainer, method: UnlearningMethod, data: UnlearningDataModul
     recorder = find_recorder(trainer)
     if recorder is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
         return
+    recorder.save(trainer, method)  # a run that goes on behind its last step trains no more
     last = recorder.last
     if last is None or last.step < trainer.global_step or not method.evaluated_fully:
         trainer.validate(method, datamodule=data, verbose=False)

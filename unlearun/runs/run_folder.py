@@ -1,7 +1,8 @@
-"""The folder of a run: a new one for each, whoever starts it."""
+"""The folder of a run: a new one for each, whoever starts it, or that of a run that goes on."""
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,21 +12,32 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from unlearun.errors import UnlearunError
 
+try:
+    import fcntl
+except ImportError:  # Windows: there nobody notices two runs in one folder
+    fcntl = None  # type: ignore[assignment]
+
 OUTPUT_DIR = "outputs"
+LOCK = ".lock"
 
 
 class RunFolder:
     """OUTPUT/METHOD/1, then 2 and so on: taken once, by rank 0, and never a folder that exists.
 
+    It is held for as long as the process lives, however that ends, so that no other run writes there.
+
     Args:
         root: The folder of all runs.
         method: The name of the method.
+        existing: The folder of a run that goes on, instead of a new one.
     """
 
-    def __init__(self, root: str | Path, method: str) -> None:
-        self.parent = Path(root) / method
+    def __init__(self, root: str | Path, method: str, existing: Path | None = None) -> None:
+        self.existing = existing
+        self.parent = Path(root) / method if existing is None else existing.parent
         self._path: Path | None = None
         self._made: list[Path] = []
+        self._lock: int | None = None
 
     @property
     def path(self) -> Path:
@@ -33,7 +45,8 @@ class RunFolder:
         if self._path is None:
             if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
                 return self.parent / "unknown"
-            self._path = self._take()
+            self._path = self._take() if self.existing is None else self.existing
+            self._hold(self._path)
         return self._path
 
     def share(self, trainer: Trainer) -> Path:
@@ -51,10 +64,32 @@ class RunFolder:
 
     def discard(self) -> None:
         """Remove the folder and those above that were made for it, as far as they are empty."""
+        if self._made:
+            (self._made[0] / LOCK).unlink(missing_ok=True)
         for folder in self._made:
             with suppress(OSError):  # it is gone already, something stands in it, or another run does
                 folder.rmdir()
         self._path = None
+
+    def _hold(self, folder: Path) -> None:
+        """Keep other runs out; the system lets go when the process ends."""
+        if fcntl is None:
+            return
+        try:
+            lock = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o644)
+        except OSError as error:
+            raise UnlearunError(
+                f"cannot write to the run folder {folder}: {error.strerror}; choose another with --output_dir"
+            ) from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(lock)
+            raise UnlearunError(f"{folder} is in use by another run; wait for it, or stop it") from error
+        except OSError:  # a file system without locks
+            os.close(lock)
+            return
+        self._lock = lock
 
     def _take(self) -> Path:
         above = [self.parent, self.parent.parent]
@@ -86,6 +121,15 @@ class RunLogger(TensorBoardLogger):
     def __init__(self, folder: RunFolder) -> None:
         super().__init__(save_dir=str(folder.parent), name="", default_hp_metric=False)
         self._folder = folder
+
+    def go_on(self, step: int) -> None:
+        """Drop what an earlier part of the run wrote of later steps than it goes on from.
+
+        Args:
+            step: The last one that counts.
+        """
+        if self._experiment is None:
+            self._kwargs["purge_step"] = step + 1
 
     @property
     def version(self) -> str:

@@ -1,0 +1,154 @@
+"""Stops a run that has lost its way, before it spoils what was reached."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from statistics import median
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from unlearun.errors import UnlearunError, check_bounds
+from unlearun.methods import UnlearningMethod
+from unlearun.runs.checkpoint import find_checkpoint
+
+log = logging.getLogger(__name__)
+
+WATCHED = ("retain/probability", "model_utility")
+WINDOW = 20
+# What README's troubleshooting table says of these two.
+UNSTABLE = (
+    "turn: --trainer.gradient_clip_val 1.0, --optimizer.lr down, a larger batch (--trainer.accumulate_grad_batches 4), "
+    "--trainer.precision 32-true"
+)
+COLLAPSED = (
+    "turn: --model.alpha up, --trainer.max_epochs down, --optimizer.lr down, --model.retain_loss_type KL; more, and "
+    "more varied, retain rows"
+)
+
+
+class DivergenceError(UnlearunError):
+    """A run that was stopped: its loss or gradient is no finite number, or what shall be kept is lost."""
+
+
+class DivergenceGuard(Callback):
+    """Stops a run whose loss or gradient is not finite, or in which what shall be kept collapses.
+
+    The step that would spoil the weights is not taken, and the last good checkpoint stays. A gradient many times
+    longer than those before is warned about.
+
+    Args:
+        floor: The run stops where the probability of the retain answers, or model utility, falls below this share of
+            what it was at step 0; 0 lets it go on whatever happens.
+        spike: A gradient so many times the median of the last 20 is warned about; 0 warns of none.
+    """
+
+    def __init__(self, floor: float = 0.3, spike: float = 10.0) -> None:
+        check_bounds(floor=(floor, 0.0), spike=(spike, 0.0))
+        if floor >= 1:
+            raise UnlearunError(f"floor is {floor!r}, a share of the start; it must be below 1, and 0 switches it off")
+        self.floor = floor
+        self.spike = spike
+        self.start: dict[str, float] = {}  # what was measured at step 0
+        self._lengths: deque[float] = deque(maxlen=WINDOW)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at every step before it is taken."""
+        self._lengths.clear()
+        if isinstance(pl_module, UnlearningMethod):
+            pl_module.watch_steps = self.check_step
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look no longer."""
+        if isinstance(pl_module, UnlearningMethod):
+            pl_module.watch_steps = None
+
+    def check_step(self, method: UnlearningMethod, parts: dict[str, Tensor]) -> None:
+        """Check the loss and the gradient of a step.
+
+        Args:
+            method: Its gradients are there, and the step is not taken yet.
+            parts: The parts of the loss, of this process alone.
+
+        Raises:
+            DivergenceError: One of them is not finite.
+        """
+        trainer = method.trainer
+        length = gradient_length(method)
+        losses = {name: float(part) for name, part in parts.items()}
+        broken = [f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)]
+        # With a scaler some steps overflow, and are left out by it.
+        if length is not None and not math.isfinite(length) and str(trainer.precision) != "16-mixed":
+            broken.append(f"the gradient's length is {length}")
+        if trainer.strategy.reduce_boolean_decision(bool(broken), all=False):
+            what = ", ".join(broken) or "the loss of another process is not finite"
+            raise DivergenceError(f"step {trainer.global_step + 1}: {what}; {_kept(trainer, method)}\n{UNSTABLE}")
+        if length is not None and math.isfinite(length):
+            self._note(length, trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compare with step 0.
+
+        Raises:
+            DivergenceError: What shall be kept is lost.
+        """
+        evaluation = getattr(pl_module, "evaluation", None)
+        if trainer.state.fn != "fit" or evaluation is None or not isinstance(pl_module, UnlearningMethod):
+            return
+        found = {name: evaluation.summary[name] for name in WATCHED if name in evaluation.summary}
+        if trainer.sanity_checking:
+            self.start = found
+            return
+        for name, value in found.items():
+            start = self.start.get(name, math.nan)
+            if not value >= self.floor * start and math.isfinite(start) and self.floor > 0:
+                raise DivergenceError(
+                    f"{name} is {value:.3g} at step {evaluation.step}, under {self.floor:g} of the {start:.3g} at step "
+                    f"0; {_kept(trainer)}\n{COLLAPSED}; --guard.floor 0 lets a run go on"
+                )
+
+    def _note(self, length: float, trainer: Trainer) -> None:
+        usual = median(self._lengths) if len(self._lengths) == WINDOW else 0.0
+        if self.spike > 0 and usual > 0 and length > self.spike * usual and trainer.is_global_zero:
+            log.warning(
+                "step %d: the gradient is %.3g long, %.0f times the median of the last %d",
+                *(trainer.global_step + 1, length, length / usual, WINDOW),
+            )
+        self._lengths.append(length)
+
+
+@torch.no_grad()
+def gradient_length(method: UnlearningMethod) -> float | None:
+    """Return the length of the gradient of a step over all weights, or None where the strategy keeps it to itself.
+
+    Args:
+        method: Its gradients are there.
+    """
+    gradients = [weight.grad for weight in method.policy.parameters() if weight.grad is not None]
+    if not gradients:
+        return None
+    length: Any = torch.nn.utils.get_total_norm(gradients)
+    return float(length.full_tensor() if hasattr(length, "full_tensor") else length)
+
+
+def _kept(trainer: Trainer, method: UnlearningMethod | None = None) -> str:
+    """Say where the last good weights are, written first where they are still in memory.
+
+    Args:
+        trainer: Its checkpoint is asked.
+        method: Given where its weights are good as long as they are finite.
+    """
+    checkpoint = find_checkpoint(trainer)
+    if checkpoint is None:
+        return "the step was not taken, and no checkpoint is kept (enable_checkpointing)"
+    finite = method is not None and all(bool(weight.isfinite().all()) for weight in method.policy.parameters())
+    if trainer.strategy.reduce_boolean_decision(finite):
+        checkpoint.save_last_step(trainer)
+    good = checkpoint.latest if finite else checkpoint.evaluated
+    if good is None:
+        return "the last good weights are those that the run began with"
+    return f"the last good weights are in {good} (unlearun export CKPT DIR)"

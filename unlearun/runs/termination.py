@@ -1,0 +1,44 @@
+"""What happens when a scheduler ends a run."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+
+from lightning.pytorch import Trainer
+
+STATUS = 128 + signal.SIGTERM
+
+
+class Terminated(SystemExit):
+    """The process ends with 143, as one does that SIGTERM has ended."""
+
+    def __init__(self) -> None:
+        super().__init__(STATUS)
+
+
+class Termination:
+    """Notes SIGTERM, so that a run can leave what it has reached before it ends.
+
+    Lightning's own handler speaks to the other processes at once, in the middle of whatever they say to each other.
+    """
+
+    def __init__(self) -> None:
+        self._received = False
+
+    def watch(self) -> None:
+        """Take the place of other handlers; Lightning brings back those of before its loops."""
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) != self._note:
+            signal.signal(signal.SIGTERM, self._note)
+
+    def is_due(self, trainer: Trainer) -> bool:
+        """Say whether any process was told to end; all processes must ask together.
+
+        Args:
+            trainer: Connects them.
+        """
+        return trainer.strategy.reduce_boolean_decision(self._received, all=False)
+
+    def _note(self, _number: int, _frame: FrameType | None) -> None:
+        self._received = True
