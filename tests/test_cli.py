@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from transformers import AutoModelForCausalLM
 from unlearun.__main__ import main
 from unlearun.cli import UnlearunCLI, method_help, resolve_configs
 from unlearun.methods import METHODS
+from unlearun.runs import RunFolder
 from unlearun.shipped import configs_root
 
 CONFIGS = sorted(str(file.relative_to(configs_root()).with_suffix("")) for file in configs_root().rglob("*.yaml"))
@@ -165,6 +167,64 @@ def test_a_resumed_run_shows_the_start_of_the_run_it_goes_on_from(small, tmp_pat
     assert {file.name for file in (run / "2" / "eval").iterdir()} == {"step=0.json", "step=2.json"}  # taken over
     start = json.loads((run / "1" / "eval" / "step=0.json").read_text())["summary"]["forget/perplexity"]
     assert re.search(rf"forget/perplexity\s+{start:.3f}\s", capsys.readouterr().out)
+
+
+def broken_off(folder):
+    """Bring a run folder to where a kill before the model was saved would have left it."""
+    shutil.rmtree(folder / "model")
+    return folder
+
+
+def test_a_run_that_was_broken_off_goes_on_in_its_folder(small, tmp_path, capsys):
+    given = ["fit", "--config", "simnpo", "--optimizer.lr", "0.01", *small]
+    assert main(given) == 0
+    assert main([*given, "--trainer.max_epochs", "3"]) == 0
+    parent = tmp_path / "outputs" / "simnpo"
+    config = (broken_off(parent / "1") / "config.yaml").read_text()
+    capsys.readouterr()
+    assert main([*given, "--ckpt_path", "last"]) == 0  # the newest has other settings
+    assert sorted(path.name for path in parent.iterdir()) == ["1", "2"]
+    assert (parent / "1" / "model").is_dir()
+    assert "forget/probability" in capsys.readouterr().out
+    assert main(["fit", "--resume", str(broken_off(parent / "1")), "--trainer.max_epochs", "2"]) == 0
+    assert (parent / "1" / "eval" / "step=2.json").is_file()
+    assert (parent / "1" / "config.yaml").read_text() == config.replace("max_epochs: 1", "max_epochs: 2")
+
+
+def test_a_run_that_has_ended_is_left_alone(small, tmp_path, capsys):
+    given = ["fit", "--config", "simnpo", *small]
+    assert main(given) == 0
+    folder = tmp_path / "outputs" / "simnpo" / "1"
+    before = {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
+    capsys.readouterr()
+    for way in ([*given, "--ckpt_path", "last"], ["fit", f"--resume={folder}"]):
+        assert main(way) == 0
+        assert "is finished, there is nothing left to do" in capsys.readouterr().out
+    assert main(["fit", "--resume", str(folder), "--trainer.max_epochs", "9"]) == 2
+    assert "to train further, start from its model" in capsys.readouterr().err
+    assert {file: file.stat().st_mtime_ns for file in folder.rglob("*")} == before
+
+
+def test_what_cannot_go_on_is_explained(small, tmp_path, capsys):
+    given = ["fit", "--config", "simnpo", *small]
+
+    def said(*arguments):
+        assert main([*arguments]) == 2
+        return capsys.readouterr().err
+
+    assert f"no run in {Path('outputs') / 'simnpo'} has this config" in said(*given, "--ckpt_path", "last")
+    assert not (tmp_path / "outputs").exists()
+    assert "nowhere does not exist; --resume takes a run folder" in said("fit", "--resume", "nowhere")
+    assert "has no config.yaml" in said("fit", "--resume", str(tmp_path))
+    assert main(given) == 0
+    folder = broken_off(Path("outputs") / "simnpo" / "1")
+    differs = said(*given, "--ckpt_path", "last", "--optimizer.lr", "0.5")
+    assert f"{folder} differs in optimizer.init_args.lr (0.0005 there, 0.5 here)" in differs
+    assert "leave --ckpt_path out" in said("fit", "--resume", str(folder), "--ckpt_path", "x")
+    assert "--resume is for fit" in said("validate", "--config", "simnpo", *small, "--resume", str(folder))
+    used = RunFolder(tmp_path, "simnpo", folder)
+    assert used.path == folder
+    assert f"{folder} is in use by another run" in said("fit", "--resume", str(folder))
 
 
 def test_predict_writes_every_answer(small, tmp_path):

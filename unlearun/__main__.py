@@ -34,14 +34,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: What follows ``unlearun``; None for that of the process.
 
     Returns:
-        The exit status: 0, 2 for a mistake of the user, 130 after Ctrl-C.
+        The exit status: 0, 2 for a mistake of the user, 3 for a run that was stopped because it diverged, 130 after
+        Ctrl-C. After SIGTERM the process exits with 143.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _dispatch(given)
     except UnlearunError as error:
         sys.stderr.write(f"unlearun: error: {error}\n")
-        return 2
+        return error.status
     except KeyboardInterrupt:
         sys.stderr.write("\nunlearun: interrupted\n")
         return 130

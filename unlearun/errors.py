@@ -9,7 +9,13 @@ SHOWN = 10
 
 
 class UnlearunError(Exception):
-    """A mistake in input or setting; the message says what was found, what was expected and what to do."""
+    """A mistake in input or setting; the message says what was found, what was expected and what to do.
+
+    Attributes:
+        status: With what the command exits.
+    """
+
+    status = 2
 
 
 def closest(word: str, candidates: Iterable[str]) -> str:

@@ -226,7 +226,7 @@ def test_the_pocket_model_end_to_end(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "outputs" / "sweeps" / "rmu-1"
     good, broken = Plan.read(folder).runs
     assert (good.status, broken.status) == ("done", "diverged")
-    assert broken.reason.startswith("the loss is nan from step")
+    assert broken.reason.startswith("step 2: loss is nan")
     stored = {step: json.loads((folder / good.folder / f"eval/step={step}.json").read_text()) for step in (0, 5)}
     assert good.forget_quality == stored[5]["summary"]["forget_quality"]
     assert good.utility_before == stored[0]["summary"]["model_utility"]

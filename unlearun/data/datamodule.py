@@ -359,7 +359,7 @@ class UnlearningDataModule(LightningDataModule):
 
     def _train_loader(self, name: str) -> DataLoader[Batch]:
         batches = DrawnBatches(self.examples(name), self._pad_id(), self._alternates_of(name), self.batch_size)
-        return ResumableLoader(batches, self._sampler(name), self.num_workers)
+        return ResumableLoader(batches, sampler=self._sampler(name), **self._loading())
 
     def _alternates_of(self, name: str) -> list[list[Example]] | None:
         return self._alternates if name == "forget" else None
@@ -390,12 +390,14 @@ class UnlearningDataModule(LightningDataModule):
             message = "%s: %d paraphrased and wrong answers are longer than max_length=%d tokens and were left out"
             log.warning(message, name, batches.left_out, self.max_length)
         rank, world_size = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
-        return DataLoader(
-            batches,
-            batch_size=None,
-            sampler=DealtBatches(len(batches), rank, world_size),
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator(),  # or each evaluation would take a number of the global one
-        )
+        return DataLoader(batches, sampler=DealtBatches(len(batches), rank, world_size), **self._loading())
+
+    def _loading(self) -> dict[str, Any]:
+        return {
+            "batch_size": None,
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+            # Or each pass would take a number of the global one, and a run that goes on would draw others.
+            "generator": torch.Generator(),
+        }

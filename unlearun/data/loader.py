@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
-import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from unlearun.data.batch import Batch
 from unlearun.data.sampler import StepSampler
@@ -14,34 +14,25 @@ from unlearun.data.sampler import StepSampler
 class ResumableLoader(DataLoader[Batch]):
     """A DataLoader whose place, which Lightning does not keep of a plain one, is in its state.
 
-    Its sampler says for each epoch what is drawn, so the place is a number, whatever the number of workers.
+    A `StepSampler` says for each epoch what is drawn, so the place is a number, whatever the number of workers.
 
     Args:
-        batches: What makes the batch of a draw.
-        sampler: Its draws; knows the epoch.
-        num_workers: Processes that make batches beside the training process.
+        arguments: See DataLoader.
+        settings: See DataLoader.
     """
 
-    def __init__(self, batches: Dataset[Batch], sampler: StepSampler, num_workers: int = 0) -> None:
-        super().__init__(
-            batches,
-            batch_size=None,
-            sampler=sampler,
-            num_workers=num_workers,
-            persistent_workers=num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator(),  # or each epoch would take a number of the global one, and resuming another
-        )
-        self.draws = sampler
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
         self._place = {"epoch": -1, "batches": 0}
         self._resumed: dict[str, int] | None = None
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         # Only now, as the first batch is asked for: Lightning makes the iterator before it tells the epoch.
         left, self._resumed = self._resumed, None
-        epoch = self.draws.epoch
-        self.draws.start = left["batches"] if left is not None and left["epoch"] == epoch else 0
-        self._place = {"epoch": epoch, "batches": self.draws.start}
+        if isinstance(self.sampler, StepSampler):  # Lightning has another where it overfits the first batches
+            epoch = self.sampler.epoch
+            self.sampler.start = left["batches"] if left is not None and left["epoch"] == epoch else 0
+            self._place = {"epoch": epoch, "batches": self.sampler.start}
         for batch in super().__iter__():
             self._place["batches"] += 1
             yield batch

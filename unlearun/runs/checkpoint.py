@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from unlearun.errors import check_bounds
 from unlearun.runs.checkpoint_io import WholeCheckpointIO
-from unlearun.runs.random_state import random_states, restore_random_states
+from unlearun.runs.random_state import from_all, random_state, restore_random_state
 from unlearun.runs.termination import Terminated, Termination
 
 KEY = "unlearun_place"
@@ -62,11 +62,10 @@ class RunCheckpoint(Checkpoint):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the random states and, within a step or an evaluation, where the run stood before it."""
-        place = {"random": random_states(trainer), "evaluate": self._evaluates}
+        own = random_state()
         if self._within and self._step is not None:
-            checkpoint["loops"]["fit_loop"] = self._step["loop"]
-            place["random"] = self._step["random"]
-        checkpoint[KEY] = place
+            checkpoint["loops"]["fit_loop"], own = self._step["loop"], self._step["random"]
+        checkpoint[KEY] = {"random": from_all(trainer, own), "evaluate": self._evaluates}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Note what is to be restored once training starts."""
@@ -88,7 +87,7 @@ class RunCheckpoint(Checkpoint):
             trainer.validating = True
             loop.run()
             trainer.training = True
-        restore_random_states(trainer, left["random"])
+        restore_random_state(trainer, left["random"])
 
     # ---- when it is written --------------------------------------------------------------------------------
 
@@ -96,7 +95,7 @@ class RunCheckpoint(Checkpoint):
         """Note where the run is after an optimizer step, and write that down when it is time."""
         if trainer.fit_loop._should_accumulate() or self.folder is None:
             return  # gradients that are half there are in no checkpoint
-        self._step = {"loop": deepcopy(trainer.fit_loop.state_dict()), "random": random_states(trainer)}
+        self._step = {"loop": deepcopy(trainer.fit_loop.state_dict()), "random": random_state()}
         late = time.monotonic() - self._saved_at > 60 * self.minutes
         if not self.only_at_end and trainer.strategy.reduce_boolean_decision(late, all=False):
             self._save(trainer, evaluated=False)

@@ -34,6 +34,8 @@ COLLAPSED = (
 class DivergenceError(UnlearunError):
     """A run that was stopped: its loss or gradient is no finite number, or what shall be kept is lost."""
 
+    status = 3
+
 
 class DivergenceGuard(Callback):
     """Stops a run whose loss or gradient is not finite, or in which what shall be kept collapses.

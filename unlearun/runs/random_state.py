@@ -11,19 +11,24 @@ from lightning.pytorch import Trainer
 from torch import distributed
 
 
-def random_states(trainer: Trainer) -> list[dict[str, Any]]:
-    """Return the states of Python, numpy, torch and its devices on each process.
-
-    Args:
-        trainer: All its processes ask.
-    """
+def random_state() -> dict[str, Any]:
+    """Return the states of Python, numpy, torch and its devices in this process."""
     kind, keys, *place = np.random.get_state(legacy=True)
-    own = {
+    return {
         "python": random.getstate(),
         "numpy": [str(kind), torch.from_numpy(np.asarray(keys).astype(np.int64)), *map(float, place)],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
+
+
+def from_all(trainer: Trainer, own: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the states of all processes, by their ranks.
+
+    Args:
+        trainer: All its processes ask.
+        own: That of this one.
+    """
     if trainer.world_size == 1:
         return [own]
     found: list[Any] = [None] * trainer.world_size
@@ -31,12 +36,12 @@ def random_states(trainer: Trainer) -> list[dict[str, Any]]:
     return found
 
 
-def restore_random_states(trainer: Trainer, states: list[dict[str, Any]]) -> None:
+def restore_random_state(trainer: Trainer, states: list[dict[str, Any]]) -> None:
     """Draw on as the process with this rank did, if as many processes run as did then.
 
     Args:
         trainer: Knows the rank.
-        states: What `random_states` gave.
+        states: What `from_all` gave.
     """
     if len(states) != trainer.world_size:
         return

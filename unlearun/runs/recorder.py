@@ -62,7 +62,10 @@ class RunRecorder(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave no folder of a run that has found nothing: Lightning asks for it before the data are checked."""
-        if self.run_folder is None or not trainer.is_global_zero or self.run_folder.existing is not None:
+        if self.run_folder is None or not trainer.is_global_zero:
+            return
+        self.run_folder.release()
+        if self.run_folder.existing is not None:
             return
         if self.folder is None:
             self.run_folder.discard()
@@ -141,6 +144,11 @@ class RunRecorder(Callback):
             ]
             file = self.folder / "predictions" / f"{name}{suffix}.jsonl"
             write_whole(file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+    def close(self) -> None:
+        """Let other runs use the folder."""
+        if self.run_folder is not None:
+            self.run_folder.release()
 
     def summary(self) -> str:
         """Return the before/after table and some questions with their answers before and after."""

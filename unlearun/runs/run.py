@@ -80,6 +80,7 @@ def finish(trainer: Trainer, method: UnlearningMethod, data: UnlearningDataModul
     last = recorder.last
     if last is None or last.step < trainer.global_step or not method.evaluated_fully:
         trainer.validate(method, datamodule=data, verbose=False)
+    recorder.close()
     show(trainer, recorder.summary())
 
 

@@ -18,13 +18,12 @@ except ImportError:  # Windows: there nobody notices two runs in one folder
     fcntl = None  # type: ignore[assignment]
 
 OUTPUT_DIR = "outputs"
-LOCK = ".lock"
 
 
 class RunFolder:
     """OUTPUT/METHOD/1, then 2 and so on: taken once, by rank 0, and never a folder that exists.
 
-    It is held for as long as the process lives, however that ends, so that no other run writes there.
+    It is held until the run ends, or the process, so that no other run writes there.
 
     Args:
         root: The folder of all runs.
@@ -64,23 +63,25 @@ class RunFolder:
 
     def discard(self) -> None:
         """Remove the folder and those above that were made for it, as far as they are empty."""
-        if self._made:
-            (self._made[0] / LOCK).unlink(missing_ok=True)
         for folder in self._made:
             with suppress(OSError):  # it is gone already, something stands in it, or another run does
                 folder.rmdir()
         self._path = None
+
+    def release(self) -> None:
+        """Let other runs in."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def _hold(self, folder: Path) -> None:
         """Keep other runs out; the system lets go when the process ends."""
         if fcntl is None:
             return
         try:
-            lock = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o644)
+            lock = os.open(folder, os.O_RDONLY)  # the folder itself: a file for it would stay behind
         except OSError as error:
-            raise UnlearunError(
-                f"cannot write to the run folder {folder}: {error.strerror}; choose another with --output_dir"
-            ) from error
+            raise UnlearunError(f"cannot open the run folder {folder}: {error.strerror}") from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

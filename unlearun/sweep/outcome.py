@@ -1,4 +1,4 @@
-"""What became of a run: from its exit status, what it printed last, its records and its curve of the loss."""
+"""What became of a run: from its exit status, what it printed last, and its records."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from unlearun.sweep.plan import DIVERGED, DONE, FAILED, Run
 
 LONGEST = 160
 TAIL = 65536
-LOSS = "train/loss"
+DIVERGENCE = 3  # the exit status of a run that its guard has stopped
 OWN = "unlearun: error: "
 
 
@@ -29,9 +29,8 @@ def judge(run: Run, folder: Path | None, exit_status: int, said: str) -> None:
         exit_status: That of its process; negative for a signal.
         said: The end of what it printed.
     """
-    broken = None if folder is None else broken_loss(folder)
-    if broken is not None:
-        run.status, run.reason = DIVERGED, broken
+    if exit_status == DIVERGENCE:
+        run.status, run.reason = DIVERGED, exit_reason(exit_status, said).partition(": ")[2]
     elif exit_status != 0:
         run.status, run.reason = FAILED, exit_reason(exit_status, said)
     elif folder is None:
@@ -66,30 +65,6 @@ def exit_reason(exit_status: int, said: str) -> str:
             name = signal.Signals(-exit_status).name
         return f"ended by {name}{', as systems do when memory runs out' if name == 'SIGKILL' else ''}"
     return _short(f"exit status {exit_status}{f': {last}' if last else ''}")
-
-
-def broken_loss(folder: Path) -> str | None:
-    """Say from which step on the loss is no finite number; None where its last value is one, or none was written.
-
-    A single one, that the run got over, is no reason to drop what it reached.
-
-    Args:
-        folder: A run folder; TensorBoard's events in it are read.
-    """
-    if not any(folder.glob("events.out.tfevents*")):
-        return None
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    try:
-        events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 1, "histograms": 1, "tensors": 1})
-        losses = events.Reload().Scalars(LOSS)
-    except Exception:  # there is no such curve, or a kill left half of one; the records say the rest
-        return None
-    if not losses or math.isfinite(losses[-1].value):
-        return None
-    finite = [event.step for event in losses if math.isfinite(event.value)]
-    first = next(event for event in losses if not finite or event.step > finite[-1])
-    return f"the loss is {first.value} from step {first.step} on"
 
 
 def tail(log: Path, start: int) -> str:
