@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from copy import deepcopy
@@ -16,6 +17,8 @@ from unlearun.errors import check_bounds
 from unlearun.runs.checkpoint_io import WholeCheckpointIO
 from unlearun.runs.random_state import from_all, random_state, restore_random_state
 from unlearun.runs.termination import Terminated, Termination
+
+log = logging.getLogger(__name__)
 
 KEY = "unlearun_place"
 MINUTES = 15.0
@@ -159,6 +162,8 @@ class RunCheckpoint(Checkpoint):
             return
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self.save_last_step(trainer)
+            if self.latest is not None and trainer.is_global_zero:
+                log.warning("told to end; the last step is kept, and --resume %s goes on", self.latest.parent.parent)
         raise Terminated
 
     def _save(self, trainer: Trainer, evaluated: bool) -> None:
@@ -168,7 +173,7 @@ class RunCheckpoint(Checkpoint):
         if step != self._saved_step:
             name = f"epoch={trainer.current_epoch}-step={step}.ckpt"
             unfinished = self.folder / f".{name}"  # a strategy may write a folder, file by file
-            trainer.save_checkpoint(unfinished)
+            trainer.save_checkpoint(unfinished, weights_only=False)  # the optimizer, too
             before, self.latest = self.latest, self.folder / name
             self._replace(trainer, before, unfinished)
             self._saved_step, self._saved_at = step, time.monotonic()
