@@ -224,7 +224,11 @@ class Unlearning:
         """
         name, old = str(folder), self.method
         init_args = {**self._config["model"]["init_args"], "model": name, "tokenizer": None}
-        loaded = {"model": load_model(name, old.dtype_name), "tokenizer": load_tokenizer(name)}
+        trusted = old.trust_remote_code
+        loaded = {
+            "model": load_model(name, old.dtype_name, trusted=trusted),
+            "tokenizer": load_tokenizer(name, trusted),
+        }
         self.method = type(old)(**{**init_args, **loaded})
         self.method.optimizer, self.method.lr_scheduler = old.optimizer, old.lr_scheduler
         self._config["model"]["init_args"] = init_args

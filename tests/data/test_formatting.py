@@ -101,7 +101,7 @@ def test_bos_stands_before_the_prompt_once_and_no_eos_behind_it():
 
 def test_a_tokenizer_without_eos_is_an_error(tokenizer):
     tokenizer.eos_token = None
-    with pytest.raises(UnlearunError, match=r"no eos token.*set tokenizer\.eos_token"):
+    with pytest.raises(UnlearunError, match=r"no eos token.*in Python: tokenizer\.eos_token"):
         Formatter(tokenizer).format(QUESTION, 0)
 
 

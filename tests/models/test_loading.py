@@ -177,12 +177,12 @@ def test_progress_bars_are_left_as_they_were(folder):
 # ---- what cannot be loaded is explained in one line -------------------------------------------------------------
 
 
-def expect_explained(load, part, folder):
+def expect_explained(load, part, folder, remedy="expected the hub id of a causal language model"):
     with pytest.raises(UnlearunError) as caught:
         load(str(folder))
     message = str(caught.value)
     assert f"the {part} of {str(folder)!r} could not be loaded" in message
-    assert "expected the hub id of a causal language model" in message
+    assert remedy in message
     assert "\n" not in message
     assert caught.value.__cause__ is not None
 
@@ -204,7 +204,7 @@ def test_broken_config(folder):
 
 def test_broken_weights(folder):
     (folder / "model.safetensors").write_bytes(b"\x00" * 32)
-    expect_explained(load_model, "model", folder)
+    expect_explained(load_model, "model", folder, "damaged or not whole: copy or download them again")
 
 
 def test_missing_weights(folder):
@@ -214,7 +214,8 @@ def test_missing_weights(folder):
 
 def test_missing_tokenizer(tmp_path):
     make_llama().save_pretrained(tmp_path / "model")
-    expect_explained(load_tokenizer, "tokenizer", tmp_path / "model")
+    with pytest.raises(UnlearunError, match="holds no tokenizer; name one that does with --model"):
+        load_tokenizer(str(tmp_path / "model"))
 
 
 # ---- GGUF -------------------------------------------------------------------------------------------------------
@@ -298,11 +299,11 @@ def test_gguf_tokenizer(tmp_path):
 def test_broken_gguf(tmp_path):
     file = tmp_path / "tiny.gguf"
     file.write_bytes(b"GGUF and then nothing")
-    expect_explained(load_model, "model", file)
+    expect_explained(load_model, "model", file, "the file is damaged")
 
 
 def test_gguf_without_the_package(tmp_path, monkeypatch):
     (tmp_path / "tiny.gguf").touch()
-    monkeypatch.setattr("unlearun.models.loading.find_spec", lambda _name: None)
+    monkeypatch.setattr("unlearun.models.soundness.find_spec", lambda _name: None)
     with pytest.raises(UnlearunError, match=r"pip install 'unlearun\[gguf\]'"):
         load_model(str(tmp_path / "tiny.gguf"))

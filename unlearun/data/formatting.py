@@ -82,7 +82,11 @@ class Formatter:
             if after and self._is_special(after[0]):
                 return after[0]
         if self.tokenizer.eos_token_id is None:
-            raise UnlearunError("the tokenizer has no eos token, so an answer has no end; set tokenizer.eos_token")
+            name = getattr(self.tokenizer, "name_or_path", "")
+            raise UnlearunError(
+                f"the tokenizer {name} has no eos token, so an answer has no end; name another with --model.tokenizer, "
+                "or set eos_token in its tokenizer_config.json (in Python: tokenizer.eos_token)"
+            )
         return int(self.tokenizer.eos_token_id)
 
     def prompt_ids(self, question: str) -> list[int]:
@@ -182,6 +186,7 @@ class Formatter:
         examples: list[Example] = []
         problems: list[str] = []
         cuts = 0
+        _ = self.end_id  # without one no row can be kept: that is one problem, not as many as there are rows
         for item in items:
             if item.question is None:
                 examples.extend(self.chunks(item, len(examples)))

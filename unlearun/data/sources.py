@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from unlearun.errors import UnlearunError, all_at_once, closest
+from unlearun.hub import hub_or_cache
 from unlearun.shipped import find_asset
 
 if TYPE_CHECKING:
@@ -92,9 +93,10 @@ def _load_hub(source: Mapping[str, Any], where: str) -> Any:  # noqa: ANN401 - d
     from datasets import load_dataset
 
     try:
-        return load_dataset(
-            source["path"], name=source.get("name"), split=source["split"], revision=source.get("revision")
-        )
+        with hub_or_cache():
+            return load_dataset(
+                source["path"], name=source.get("name"), split=source["split"], revision=source.get("revision")
+            )
     except Exception as error:  # datasets raises many kinds: network, missing id, wrong config or split
         raise UnlearunError(
             f"{where}: {source['path']!r} is no file here, and could not be loaded as a dataset of the Hugging Face "

@@ -70,6 +70,7 @@ class UnlearningMethod(TrainedModule):
         load_in_4bit: Whether the weights are kept in 4 bits (NF4 of bitsandbytes), beside which adapters are trained.
         dtype: What the weights are kept in; the computing precision is the Trainer's.
         compile_model: Whether torch.compile translates the decoder, which takes minutes and pays in long runs.
+        trust_remote_code: Whether Python code that model, tokenizer and reference bring along may run.
 
     Attributes:
         has_forget_term: Whether the method has a forget loss at all.
@@ -102,6 +103,7 @@ class UnlearningMethod(TrainedModule):
         load_in_4bit: bool = False,
         dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32",
         compile_model: bool = False,
+        trust_remote_code: bool = False,
     ) -> None:
         super().__init__(reference, reference_way, reference_cache_gb, sharpness_radius, gradient_surgery)
         check_choice("retain_loss_type", retain_loss_type, ("NLL", "KL"))
@@ -130,6 +132,7 @@ class UnlearningMethod(TrainedModule):
         self.gradient_checkpointing = gradient_checkpointing
         self.dtype_name = dtype
         self.compile_model = compile_model
+        self.trust_remote_code = trust_remote_code
         self.model_name = model if isinstance(model, str) else None
         self._tokenizer = tokenizer
         if not isinstance(model, str):
@@ -210,7 +213,7 @@ class UnlearningMethod(TrainedModule):
             source = self._tokenizer or self.model_name or self.model.config.name_or_path
             if not source:
                 raise UnlearunError("the model is an object without a name; give its tokenizer too: tokenizer=...")
-            self._tokenizer = load_tokenizer(source)
+            self._tokenizer = load_tokenizer(source, self.trust_remote_code)
         return self._tokenizer
 
     def configure_model(self) -> None:
@@ -221,7 +224,8 @@ class UnlearningMethod(TrainedModule):
             if "policy" not in self._modules:
                 if self.model_name is None:
                     raise UnlearunError("there is no model to load")
-                self._adopt(load_model(self.model_name, self.dtype_name, self.load_in_4bit))
+                trusted = self.trust_remote_code
+                self._adopt(load_model(self.model_name, self.dtype_name, self.load_in_4bit, trusted))
 
     def on_fit_start(self) -> None:
         """Put the policy in train mode, and the reference in the precision that the policy has by now."""

@@ -56,6 +56,7 @@ class ReferencedModule(EvaluatedModule):
     """
 
     dtype_name: str
+    trust_remote_code: bool
 
     def __init__(self, reference: ModelLike | None, reference_way: ReferenceWay, reference_cache_gb: float) -> None:
         super().__init__()
@@ -134,7 +135,7 @@ class ReferencedModule(EvaluatedModule):
     def _make_reference(self) -> LiveReference:
         given = self._given[0]
         if isinstance(given, str):
-            return FrozenCopy(load_model(given, self.dtype_name), copy=False)
+            return FrozenCopy(load_model(given, self.dtype_name, trusted=self.trust_remote_code), copy=False)
         if given is not None:
             return FrozenCopy(given)
         if self.reference_way == "copy":

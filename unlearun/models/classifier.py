@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from unlearun.errors import UnlearunError, closest
-from unlearun.models.loading import explained, without_bars
+from unlearun.models.loading import SAFELY, reading
 
 
 def load_classifier(model: str, label: str) -> dict[str, Any]:
@@ -23,9 +23,9 @@ def load_classifier(model: str, label: str) -> dict[str, Any]:
     """
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    with without_bars(), explained(model, "classifier", "sequence classifier"):
-        classifier = AutoModelForSequenceClassification.from_pretrained(model)
-        tokenizer = AutoTokenizer.from_pretrained(model)
+    with reading(model, model, "classifier", "sequence classifier"):
+        classifier = AutoModelForSequenceClassification.from_pretrained(model, trust_remote_code=False, **SAFELY)
+        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
     labels = {str(name): int(number) for name, number in classifier.config.label2id.items()}
     if label not in labels:
         raise UnlearunError(f"{model} has no label {label!r}.{closest(label, labels)} It has {', '.join(labels)}")

@@ -118,8 +118,11 @@ def _plain_model(facts: dict[str, Any], weights: dict[str, Tensor], misfit: str)
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
     config_values = dict(facts["model_config"])
-    config = AutoConfig.for_model(config_values.pop("model_type"), **config_values)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    try:
+        config = AutoConfig.for_model(config_values.pop("model_type"), **config_values)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except ValueError as error:  # a model with code of its own
+        raise UnlearunError(f"{misfit} If the model has code of its own, take RUN/model instead") from error
     try:  # assigned, not copied: the weights keep their dtype, whatever the config says
         missing, unexpected = model.load_state_dict(weights, strict=False, assign=True)
     except RuntimeError as error:  # a shape

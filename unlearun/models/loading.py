@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from unlearun.errors import UnlearunError, closest
+from unlearun.hub import hub_or_cache
+from unlearun.models.soundness import check_causal, check_complete, check_files, check_tokenizer, explained
 from unlearun.shipped import find_asset
 
 if TYPE_CHECKING:
@@ -23,14 +26,18 @@ else:  # the command line can name a model, but not hold an object
     ModelLike = str
     TokenizerLike = str
 
+log = logging.getLogger(__name__)
+
 PACKAGE_MARK = "package:"
 POCKET = {"pocket": "pocket/target", "pocket-gold": "pocket/gold"}
 
-MORE_PLACES = {"causal language model": ", a GGUF file, or 'pocket'"}
-
 ADAPTER_FILE = "adapter_config.json"
 MODEL_FILES = ("config.json", ADAPTER_FILE)
-TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "config.json")
+# What from_pretrained is told: no pickles, and to say what of the weights it did not find.
+SAFELY = {"use_safetensors": True}
+TOLD = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+OWN_TOKENIZER = ("tokenizer_config.json", "tokenizer.json", "config.json")
+TOKENIZER_FILES = (*OWN_TOKENIZER, ADAPTER_FILE)
 
 
 def locate(model: str, holds: Sequence[str] = MODEL_FILES) -> tuple[str, dict[str, str]]:
@@ -48,6 +55,10 @@ def locate(model: str, holds: Sequence[str] = MODEL_FILES) -> tuple[str, dict[st
     Raises:
         UnlearunError: A local path does not exist or holds no model.
     """
+    try:
+        Path(model).expanduser().exists()
+    except (OSError, RuntimeError) as error:  # too long a name, a folder that may not be read, a user that is none
+        raise UnlearunError(f"there is no model {model!r:.80}: {getattr(error, 'strerror', None) or error}") from error
     if model in POCKET and not Path(model).exists():
         asset = find_asset(POCKET[model])
         if asset is None:
@@ -89,11 +100,12 @@ def _inside_package(model: str) -> Path:
     return folder / inner
 
 
-def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(model: str, trusted: bool = False) -> PreTrainedTokenizerBase:
     """Load a tokenizer.
 
     Args:
-        model: See `locate`.
+        model: See `locate`; that of an adapter which has none is the tokenizer of the model that it belongs to.
+        trusted: Whether code that it brings along may run.
 
     Returns:
         The tokenizer.
@@ -104,9 +116,16 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     where, how = locate(model, TOKENIZER_FILES)
-    _need_gguf(how)
-    with without_bars(), explained(model, "tokenizer"):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(where, **how)
+    if how:
+        check_files(model, where, how)
+    elif (Path(where) / ADAPTER_FILE).is_file() and not any((Path(where) / name).is_file() for name in OWN_TOKENIZER):
+        with belonging(Path(where)) as base:
+            return load_tokenizer(base, trusted)
+    else:
+        check_tokenizer(model, Path(where))
+    _say_trusted(model, trusted)
+    with reading(where, model, "tokenizer"):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(where, trust_remote_code=trusted, **how)
     return tokenizer
 
 
@@ -130,13 +149,14 @@ def base_name(model: str) -> str:
     return model if how else lasting_name(where)
 
 
-def load_model(model: str, dtype: str = "float32", four_bit: bool = False) -> PreTrainedModel:
+def load_model(model: str, dtype: str = "float32", four_bit: bool = False, trusted: bool = False) -> PreTrainedModel:
     """Load a causal LM.
 
     Args:
         model: See `locate`; the folder of an adapter gives the model that it belongs to, with it merged in.
         dtype: What its weights are kept in.
         four_bit: Whether linear layers are kept in 4 bits instead (NF4 of bitsandbytes).
+        trusted: Whether code that it brings along may run.
 
     Returns:
         The model, free of any quantisation mark, so that it can be saved again; but one of 4 bits has it.
@@ -150,11 +170,17 @@ def load_model(model: str, dtype: str = "float32", four_bit: bool = False) -> Pr
     if (Path(where) / ADAPTER_FILE).is_file():
         if four_bit:
             raise UnlearunError(f"{model} is an adapter; merge it into its model before that is loaded in 4 bits")
-        return _load_adapter(Path(where), dtype)
-    _need_gguf(how)
-    further: dict[str, Any] = {**how, **(_four_bits(model, dtype, bool(how)) if four_bit else {})}
-    with without_bars(), explained(model, "model"):
-        loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(where, dtype=getattr(torch, dtype), **further)
+        return _load_adapter(Path(where), dtype, trusted)
+    check_files(model, where, how)
+    _say_trusted(model, trusted)
+    further: dict[str, Any] = {**(how or SAFELY), **(_four_bits(model, dtype, bool(how)) if four_bit else {})}
+    with reading(where, model, "model"):
+        made: Any = AutoModelForCausalLM.from_pretrained(
+            where, dtype=getattr(torch, dtype), trust_remote_code=trusted, **TOLD, **further
+        )
+    loaded: PreTrainedModel = made[0]
+    check_complete(model, loaded, made[1])
+    check_causal(model, loaded)
     if how:
         _clear_quantisation(loaded)
     if four_bit:
@@ -188,25 +214,54 @@ def _keep_unpacked(model: PreTrainedModel) -> None:
             module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
 
 
-def _load_adapter(folder: Path, dtype: str) -> PreTrainedModel:
+@contextmanager
+def reading(where: str, model: str, part: str, kind: str = "causal language model") -> Iterator[None]:
+    """Let transformers read what a model is made of, quietly, and say in a line what keeps it from that.
+
+    Args:
+        where: A folder, or a hub id.
+        model: What the user called it.
+        part: The model, the tokenizer or the like.
+        kind: What is expected.
+    """
+    with without_bars(), explained(model, part, kind), nullcontext() if Path(where).exists() else hub_or_cache():
+        yield
+
+
+def _say_trusted(model: str, trusted: bool) -> None:
+    if trusted:
+        log.warning("trust_remote_code: code that %s brings along, if any, is run", model)
+
+
+@contextmanager
+def belonging(folder: Path) -> Iterator[str]:
+    """Give the name of the model that an adapter belongs to, and say so where that cannot be loaded.
+
+    Args:
+        folder: Of the adapter.
+    """
+    try:
+        base = str(json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8"))["base_model_name_or_path"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UnlearunError(f"{folder / ADAPTER_FILE} does not say which model the adapter belongs to") from error
+    try:
+        yield base
+    except UnlearunError as error:
+        raise UnlearunError(f"{folder} is an adapter of {base!r}, which is needed too: {error}") from error
+
+
+def _load_adapter(folder: Path, dtype: str, trusted: bool) -> PreTrainedModel:
     """Load the model that an adapter belongs to, and merge it in."""
     if find_spec("peft") is None:
         raise UnlearunError(f"{folder} is an adapter, which needs the package peft; pip install 'unlearun[lora]'")
     from peft import PeftModel
 
-    try:
-        base = str(json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8"))["base_model_name_or_path"])
-    except (OSError, ValueError, KeyError) as error:
-        raise UnlearunError(f"{folder / ADAPTER_FILE} does not say which model the adapter belongs to") from error
-    loaded = load_model(base, dtype)
+    check_files(str(folder), str(folder), {})
+    with belonging(folder) as base:
+        loaded = load_model(base, dtype, trusted=trusted)
     with without_bars(), explained(str(folder), "adapter"):
         merged: PreTrainedModel = PeftModel.from_pretrained(loaded, str(folder)).merge_and_unload()
     return merged
-
-
-def _need_gguf(how: dict[str, str]) -> None:
-    if how and find_spec("gguf") is None:
-        raise UnlearunError("reading GGUF files needs the package gguf; pip install 'unlearun[gguf]'")
 
 
 def _clear_quantisation(model: PreTrainedModel) -> None:
@@ -221,34 +276,15 @@ def _clear_quantisation(model: PreTrainedModel) -> None:
 
 @contextmanager
 def without_bars() -> Iterator[None]:
-    """Keep transformers' own progress bars off the screen: a small model has dozens of tensors to "load"."""
+    """Keep transformers' own progress bars and remarks off the screen: what matters of them is said by us."""
     from transformers.utils import logging as transformers_logging
 
-    shown = transformers_logging.is_progress_bar_enabled()
+    shown, level = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
     try:
         yield
     finally:
+        transformers_logging.set_verbosity(level)
         if shown:
             transformers_logging.enable_progress_bar()
-
-
-@contextmanager
-def explained(model: str, part: str, kind: str = "causal language model") -> Iterator[None]:
-    """Turn whatever transformers raises into one sentence.
-
-    Args:
-        model: What is loaded.
-        part: The model, the tokenizer or the like.
-        kind: What is expected.
-    """
-    try:
-        yield
-    except (KeyboardInterrupt, MemoryError):
-        raise
-    except Exception as error:  # transformers raises many kinds: network, missing files, unknown architectures
-        reason = (str(error).strip() or "no message").splitlines()[0]
-        raise UnlearunError(
-            f"the {part} of {model!r} could not be loaded ({type(error).__name__}: {reason}); expected the hub id of "
-            f"a {kind}, a folder that save_pretrained wrote" + MORE_PLACES.get(kind, "")
-        ) from error
