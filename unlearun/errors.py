@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable, Sequence
 
 SHOWN = 10
@@ -88,4 +89,21 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
         UnlearunError: It is none of them.
     """
     if value not in choices:
-        raise UnlearunError(f"{name} is {value!r}; it must be one of {', '.join(choices)}.{closest(value, choices)}")
+        hint = closest(str(value), choices)
+        raise UnlearunError(f"{name} is {value!r}; it must be one of {', '.join(choices)}.{hint}")
+
+
+def shown(value: object, width: int = 40) -> str:
+    """Return the beginning of a value's repr, however large or deeply nested it is.
+
+    Args:
+        value: Anything that a file may hold.
+        width: At most so many characters.
+
+    >>> shown("a" * 100, 10), shown([[[[[[[[1]]]]]]]])
+    ("'aaaaaa...", '[[[[[[...]]]]]]')
+    """
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = 4 * width
+    text = short.repr(value)
+    return text if len(text) <= width else f"{text[: width - 3]}..."

@@ -128,6 +128,34 @@ def test_the_same_question_with_another_answer_is_no_overlap(caplog):
     assert not caplog.text
 
 
+def test_rows_that_stand_in_a_set_twice_are_warned_about_an_error_or_allowed(caplog):
+    """The second and third row come back once and twice: three too many."""
+    rows = [*FORGET, FORGET[1], FORGET[2], FORGET[2]]
+    UnlearningDataModule(rows, RETAIN).read()
+    assert "forget: 3 of 7 rows stand there before already (first: the list, row 1)" in caplog.text
+    with pytest.raises(UnlearunError, match="3 of 7 rows"):
+        UnlearningDataModule(rows, duplicates="error").read()
+    caplog.clear()
+    UnlearningDataModule(rows, RETAIN, duplicates="allow").read()
+    UnlearningDataModule([*FORGET, {**FORGET[0], "answer": "In Rome."}], RETAIN).read()
+    assert not caplog.text
+
+
+# ---- names of sets ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["../../x", "..", ".x", "a/b", r"a\b", "", "a\0b", "a\nb", "C:x", "x" * 101, 3])
+def test_a_set_cannot_be_named_so_that_its_file_leaves_the_run_folder(name):
+    for argument in ("utility", "evaluation"):
+        with pytest.raises(UnlearunError, match="a set cannot be called"):
+            UnlearningDataModule(FORGET, RETAIN, **{argument: {name: RETAIN}})
+
+
+@pytest.mark.parametrize("name", ["facts", "real_authors", "Fähigkeiten", "mmlu-5.2 b", "日本"])
+def test_a_set_may_be_named_as_people_name_things(name):
+    assert name in UnlearningDataModule(FORGET, RETAIN, utility={name: RETAIN}).evaluated
+
+
 # ---- too long ---------------------------------------------------------------------------------------------------
 
 

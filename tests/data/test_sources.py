@@ -76,7 +76,7 @@ def test_a_mapping_may_pick_the_rows_of_a_split(write):
     assert [row["n"] for row in values({"path": path, "split": "a"})] == [1, 3]
     message = refusal({"path": path, "split": "c"})
     assert "no row" in message
-    assert "'c'; found None, a, b" in message
+    assert "'c'; found 'a', 'b'" in message
 
 
 def test_python_may_hand_over_a_list_or_a_dataset():
@@ -226,3 +226,17 @@ def test_a_file_that_may_not_be_read_is_our_error(write, monkeypatch):
     path = write(LINES)
     monkeypatch.setattr(Path, "read_bytes", read_bytes)
     assert refusal(path) == f"{path} cannot be read: Permission denied"
+
+
+def test_numbers_of_too_many_digits_and_deep_nesting_are_told_apart(write):
+    assert "a number of too many digits" in refusal(write('{"n": ' + "9" * 5000 + "}", "rows.jsonl"))
+    assert "nested too deep" in refusal(write("[" * 100_000))
+
+
+def test_a_split_of_rows_that_have_none_is_explained(write):
+    message = refusal({"path": write('[{"n": 1}]'), "split": "c"})
+    assert "found no row with a key 'split'" in message
+
+
+def test_a_name_that_no_disk_can_hold_is_no_file():
+    assert "there is no file 'aaa" in refusal("a" * 5000)

@@ -70,6 +70,7 @@ class UnlearningDataModule(LightningDataModule):
         anchor: The set that an epoch passes exactly once; the other is drawn without replacement.
         shuffle: Whether rows are shuffled for training.
         overlap: What happens when rows stand in forget and retain: nothing, a warning, or an error.
+        duplicates: What happens when a row stands in a set twice: nothing, a warning, or an error.
         max_eval_rows: At most so many rows of a set are evaluated, chosen by seed. None: all.
         max_new_tokens: At most so many tokens of an answer are generated in evaluation.
         validation_metrics: What is measured at every validation of a fit: names, or the dotted path of a class.
@@ -103,6 +104,7 @@ class UnlearningDataModule(LightningDataModule):
         anchor: Literal["forget", "retain"] = "forget",
         shuffle: bool = True,
         overlap: Literal["allow", "warn", "error"] = "warn",
+        duplicates: Literal["allow", "warn", "error"] = "warn",
         max_eval_rows: int | None = 400,
         max_new_tokens: int = 48,
         validation_metrics: list[str | dict[str, Any]] | None = None,
@@ -123,6 +125,7 @@ class UnlearningDataModule(LightningDataModule):
         check_choice("truncation", truncation, ("answer", "error"))
         check_choice("anchor", anchor, TRAINED)
         check_choice("overlap", overlap, ("allow", "warn", "error"))
+        check_choice("duplicates", duplicates, ("allow", "warn", "error"))
         if "{question}" not in prompt_template:
             raise UnlearunError(f"prompt_template is {prompt_template!r}; it must hold {{question}}")
         if evaluation is not None and isinstance(evaluation.get("path"), str):
@@ -137,7 +140,7 @@ class UnlearningDataModule(LightningDataModule):
                 self.evaluated[name] = name if self.sources.get(name) == source else f"evaluation {name}"
                 self.sources[self.evaluated[name]] = source
         keys = Keys(question_key, answer_key, alternate_key, paraphrase_key, perturbed_key, text_key)
-        self.sets = RowSets(self.sources, keys, overlap, seed)
+        self.sets = RowSets(self.sources, keys, overlap, seed, duplicates)
         self.max_length = max_length
         self.truncation = truncation
         self.prompt_template = prompt_template
@@ -268,6 +271,11 @@ class UnlearningDataModule(LightningDataModule):
     def longest_row(self) -> int:
         """How many tokens the longest row has, prompt and answer together."""
         return max(len(row.input_ids) for name in self.sources for row in self.examples(name))
+
+    @property
+    def highest_token(self) -> int:
+        """The highest id that any row has."""
+        return max(max(row.input_ids) for name in self.sources for row in self.examples(name))
 
     def describe(self) -> dict[str, Any]:
         """Say what is evaluated, and how its rows were made, for a record's fingerprint."""

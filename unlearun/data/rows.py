@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import islice
 
 from unlearun.data.sources import Row
-from unlearun.errors import all_at_once, closest
+from unlearun.errors import SHOWN, all_at_once, closest, shown
 
 
 @dataclass(frozen=True)
@@ -116,23 +118,30 @@ def _text(row: Row, key: str, setting: str, problems: list[str]) -> str | None:
 def _is_missing(row: Row, key: str, setting: str, problems: list[str]) -> bool:
     if key in row.values:
         return False
-    found = ", ".join(map(str, row.values)) or "no keys"
+    found, hint = _said_of(key, tuple(map(str, islice(row.values, SHOWN))))
+    more = ", ..." if len(row.values) > SHOWN else ""
     problems.append(
-        f"{row.origin}: key {key!r} is missing (found: {found}).{closest(key, map(str, row.values))} "
-        f"Add it, or name another with {setting}"
+        f"{row.origin}: key {key!r} is missing (found: {found}{more}).{hint} Add it, or name another with {setting}"
     )
     return True
 
 
+@lru_cache(maxsize=64)  # a file has the same keys in every row
+def _said_of(key: str, keys: tuple[str, ...]) -> tuple[str, str]:
+    return ", ".join(keys) or "no keys", closest(key, keys)
+
+
 def _check_text(value: object, place: str, problems: list[str]) -> str | None:
     if not isinstance(value, str):
-        problems.append(f"{place} is {type(value).__name__} ({value!r:.30}); expected text, in quotes")
+        problems.append(f"{place} is {type(value).__name__} ({shown(value)}); expected text, in quotes")
         return None
     if not value.strip():
         problems.append(f"{place} is empty; write some text, or remove the row")
         return None
     if any("\ud800" <= character <= "\udfff" for character in value):
-        problems.append(f"{place} holds half a surrogate pair ({value!r:.30}), which no tokenizer takes; mend the text")
+        problems.append(
+            f"{place} holds half a surrogate pair ({shown(value)}), which no tokenizer takes; mend the text"
+        )
         return None
     return value
 
@@ -144,7 +153,7 @@ def _texts(row: Row, key: str, setting: str, problems: list[str]) -> tuple[str, 
     if isinstance(values, str):
         values = [values]
     if not isinstance(values, (list, tuple)) or not values:
-        problems.append(f"{row.origin}: key {key!r} is {values!r:.30}; expected a list of texts (see {setting})")
+        problems.append(f"{row.origin}: key {key!r} is {shown(values)}; expected a list of texts (see {setting})")
         return ()
     checked = [_check_text(value, f"{row.origin}: key {key!r}, entry {i}", problems) for i, value in enumerate(values)]
     return tuple(text for text in checked if text is not None)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
@@ -11,7 +13,7 @@ from unlearun.data.alternates import format_alternates
 from unlearun.data.formatting import Example, Formatter
 from unlearun.data.rows import Item, Keys, check_rows
 from unlearun.data.sources import Source, read_rows
-from unlearun.errors import UnlearunError
+from unlearun.errors import UnlearunError, shown
 from unlearun.records import role_of
 
 log = logging.getLogger(__name__)
@@ -41,10 +43,10 @@ def name_sources(
     """
     sources = {"forget": forget, "retain": retain, "holdout": holdout}
     if isinstance(utility, Mapping) and "path" not in utility:
+        check_names(utility)
         taken = [name for name in utility if name in sources or role_of(name) != "utility"]
         if taken:
             raise UnlearunError(f"a utility set cannot be called {taken[0]!r}, for that names another role")
-        check_names(utility)
         sources.update(utility)
     else:
         sources["utility"] = utility
@@ -55,17 +57,20 @@ def name_sources(
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Check that values of sets can be told by their names, as in ``set/metric``.
+    """Check that values of sets can be told by their names, as in ``set/metric``, and files be named after them.
 
     Args:
         names: Of evaluated sets.
 
     Raises:
-        UnlearunError: A name holds a slash, or nothing.
+        UnlearunError: A name could not be that of a file, or would lead out of the run folder.
     """
-    wrong = [name for name in names if not name or "/" in name]
+    wrong = [name for name in names if not isinstance(name, str) or not re.fullmatch(r"\w[\w .+-]{0,99}", name)]
     if wrong:
-        raise UnlearunError(f"a set cannot be called {wrong[0]!r}; use a name without '/'")
+        raise UnlearunError(
+            f"a set cannot be called {shown(wrong[0])}, for files are named after it: use letters, digits, '_' and '-' "
+            "(no '/')"
+        )
 
 
 class RowSets:
@@ -76,12 +81,16 @@ class RowSets:
         keys: Which key of a row holds what.
         overlap: What happens when rows stand in forget and retain: "allow", "warn" or "error".
         seed: What the refusals, and the choice of evaluated rows, follow from.
+        duplicates: What happens when a row stands in a set twice: "allow", "warn" or "error".
     """
 
-    def __init__(self, sources: Mapping[str, Source], keys: Keys, overlap: str, seed: int) -> None:
+    def __init__(
+        self, sources: Mapping[str, Source], keys: Keys, overlap: str, seed: int, duplicates: str = "warn"
+    ) -> None:
         self.sources = sources
         self.keys = keys
         self.overlap = overlap
+        self.duplicates = duplicates
         self.seed = seed
         self._items: dict[str, list[Item]] = {}
         self._examples: dict[str, list[Example]] = {}
@@ -101,6 +110,7 @@ class RowSets:
                 where = f"the {name} set"
                 rows = read_rows(source, where)
                 items[name] = check_rows(rows, self.keys, where, needs_alternate=name == "forget")
+            self._check_duplicates(items)
             self._check_overlap(items)
             self._check_holdout(items)
             self._items = items
@@ -163,6 +173,22 @@ class RowSets:
             if shared:
                 message = "%d rows of holdout stand in %s too; membership inference needs rows that the model never saw"
                 log.warning(message, shared, name)
+
+    def _check_duplicates(self, items: Mapping[str, Sequence[Item]]) -> None:
+        if self.duplicates == "allow":
+            return
+        for name, rows in items.items():
+            counts = Counter((row.question, row.answer) for row in rows)
+            again = len(rows) - len(counts)
+            if again:
+                first = next(row for row in rows if counts[row.question, row.answer] > 1)
+                message = (
+                    f"{name}: {again} of {len(rows)} rows stand there before already (first: {first.origin}), so they "
+                    "count more than others; remove them"
+                )
+                if self.duplicates == "error":
+                    raise UnlearunError(f"{message}, or set duplicates: warn")
+                log.warning("%s", message)
 
     def _check_overlap(self, items: Mapping[str, Sequence[Item]]) -> None:
         if self.overlap == "allow" or not all(name in items for name in TRAINED):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from unlearun.errors import UnlearunError, all_at_once, closest
+from unlearun.errors import SHOWN, UnlearunError, all_at_once, closest, shown
 from unlearun.hub import hub_or_cache
 from unlearun.shipped import find_asset
 
@@ -70,8 +70,11 @@ def _read_named(source: Mapping[str, Any], where: str) -> list[Row]:
     path: str = source["path"]
     split = source.get("split")
     file = Path(path)
-    if not file.exists() and (asset := find_asset(path)):
-        file = asset
+    try:
+        if not file.exists() and (asset := find_asset(path)):
+            file = asset
+    except OSError as error:  # too long a name, or a folder that may not be read
+        raise UnlearunError(f"{where}: there is no file {shown(path)}: {error.strerror}") from error
     if file.is_dir():
         raise UnlearunError(f"{where}: {path} is a folder; name a .json or .jsonl file in it")
     if file.is_file():
@@ -80,8 +83,9 @@ def _read_named(source: Mapping[str, Any], where: str) -> list[Row]:
             return rows
         chosen = [row for row in rows if row.values.get("split") == split]
         if not chosen:
-            seen = sorted({str(row.values.get("split")) for row in rows})
-            raise UnlearunError(f"{where}: no row of {path} has split {split!r}; found {', '.join(seen)}")
+            seen = sorted({shown(row.values["split"]) for row in rows if "split" in row.values})
+            found = ", ".join(seen[:SHOWN]) or "no row with a key 'split'"
+            raise UnlearunError(f"{where}: no row of {path} has split {split!r}; found {found}")
         return chosen
     if file.suffix in (".json", ".jsonl") or path.count("/") > 1 or path.startswith((".", "/", "~")):
         siblings = [entry.name for entry in file.parent.iterdir()] if file.parent.is_dir() else []
@@ -144,7 +148,7 @@ def _read_file(file: Path) -> list[Row]:
         if isinstance(value, dict):
             rows.append(Row(value, f"{file}, line {line}"))
         else:
-            problems.append(f"line {line}: expected an object with keys, found {_short(value)}")
+            problems.append(f"line {line}: expected an object with keys, found {shown(value)}")
     if problems:
         raise all_at_once(problems, str(file))
     return rows
@@ -183,13 +187,13 @@ def _parse_list(text: str, problems: list[str]) -> Iterator[tuple[int, Any]]:
             break
         if text[at : at + 1] != ",":
             line = text.count("\n", 0, at) + 1
-            problems.append(f"line {line}: expected ',' or ']' after an object, found {_short(text[at : at + 10])}")
+            problems.append(f"line {line}: expected ',' or ']' after an object, found {shown(text[at : at + 10])}")
             return
         at += 1
     at = _skip(text, at + 1, " \t\r\n")
     if at < len(text):
         line = text.count("\n", 0, at) + 1
-        problems.append(f"line {line}: text after the end of the list: {_short(text[at : at + 20])}")
+        problems.append(f"line {line}: text after the end of the list: {shown(text[at : at + 20])}")
 
 
 def _skip(text: str, at: int, characters: str) -> int:
@@ -199,10 +203,8 @@ def _skip(text: str, at: int, characters: str) -> int:
 
 
 def _broken(line: int, error: Exception) -> str:
-    reason = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deep"
+    if isinstance(error, json.JSONDecodeError):
+        reason = error.msg
+    else:
+        reason = "nested too deep" if isinstance(error, RecursionError) else "a number of too many digits"
     return f"line {line}: broken JSON ({reason}); expected a list of objects, or one object a line"
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
