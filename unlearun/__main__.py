@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
+from unlearun.arguments import OneLineParser
 from unlearun.errors import UnlearunError, closest
 from unlearun.shipped import copy_configs
 
@@ -92,7 +92,7 @@ def _usage() -> str:
 
 
 def _configs(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser("unlearun configs", description="Copy the shipped configs into a folder.")
+    parser = OneLineParser("unlearun configs", description="Copy the shipped configs into a folder.")
     parser.add_argument("folder", metavar="DIR", help="where to; files that stand there are never overwritten")
     for file in copy_configs(parser.parse_args(arguments).folder):
         sys.stdout.write(f"{file}\n")
@@ -100,7 +100,7 @@ def _configs(arguments: list[str]) -> int:
 
 
 def _methods(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser("unlearun methods", description="List all methods.")
+    parser = OneLineParser("unlearun methods", description="List all methods.")
     parser.add_argument("name", metavar="METHOD", nargs="*", help="these alone")
     parser.add_argument("--json", action="store_true", help="as a list of objects")
     chosen = parser.parse_args(arguments)
@@ -115,7 +115,7 @@ def _methods(arguments: list[str]) -> int:
 
 
 def _export(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser("unlearun export", description="Turn a checkpoint into a Hugging Face folder.")
+    parser = OneLineParser("unlearun export", description="Turn a checkpoint into a Hugging Face folder.")
     parser.add_argument("checkpoint", metavar="CKPT", help="a file in RUN/checkpoints")
     parser.add_argument("folder", metavar="DIR", help="where to; must not hold files")
     parser.add_argument("--tokenizer", help="a folder or hub id; without it, the tokenizer of the run")

@@ -12,8 +12,9 @@ from lightning.pytorch import Trainer, seed_everything
 
 from unlearun import runs
 from unlearun.data import Source, UnlearningDataModule
-from unlearun.errors import UnlearunError, closest
+from unlearun.errors import UnlearunError, check_bounds, closest
 from unlearun.files import write_whole
+from unlearun.kinds import check_kinds
 from unlearun.methods import METHODS, UnlearningMethod
 from unlearun.models import ModelLike, TokenizerLike, load_model, load_tokenizer, save_model
 
@@ -33,6 +34,8 @@ def find_method(name: str) -> type[UnlearningMethod]:
     >>> find_method("grad_diff").__name__
     'GradDiff'
     """
+    if not isinstance(name, str):
+        raise UnlearunError(f"the method is {name!r}; expected its name, such as 'rmu'")
     names = {method.__name__.lower(): method for method in METHODS}
     wanted = name.lower().replace("_", "")
     if wanted not in names:
@@ -75,7 +78,8 @@ class Unlearning:
     ) -> None:
         runs.quiet()
         cls = find_method(method)
-        _check_arguments(cls, kwargs)
+        _check_arguments(cls, {"model": model, "tokenizer": tokenizer, **kwargs})
+        runs.check_seed(seed)
         self.seed = seed
         seed_everything(seed, workers=True, verbose=False)
         self.method = cls(model, tokenizer=tokenizer, **kwargs)
@@ -109,7 +113,6 @@ class Unlearning:
         Raises:
             UnlearunError: A file is missing or broken, or an argument does not exist.
         """
-        _check_arguments(UnlearningDataModule, kwargs)
         arguments: dict[str, Any] = {
             "forget": forget_data,
             "retain": retain_data,
@@ -117,6 +120,7 @@ class Unlearning:
             "utility": utility_data,
             **kwargs,
         }
+        _check_arguments(UnlearningDataModule, arguments)
         self.data = UnlearningDataModule(**arguments)
         self.data.read()
         self._config["data"] = {**_defaults(UnlearningDataModule), **arguments}
@@ -150,6 +154,7 @@ class Unlearning:
                 settings.
         """
         data = self._loaded_data()
+        check_bounds(batch_size=(batch_size, 1), learning_rate=(learning_rate, 0.0))
         if batch_size is not None:
             data.batch_size = self._config["data"]["batch_size"] = batch_size
         if learning_rate is not None:
@@ -164,7 +169,8 @@ class Unlearning:
             raise UnlearunError(f"{existing} is finished; to train further, load_model({str(existing / 'model')!r})")
         trainer = self._make_trainer(arguments, existing)
         checkpoint = None if existing is None else runs.newest_checkpoint(existing)
-        trainer.fit(self.method, datamodule=data, ckpt_path=checkpoint)
+        with runs.running_trainer():
+            trainer.fit(self.method, datamodule=data, ckpt_path=checkpoint)
         runs.finish(trainer, self.method, data)
         return runs.run_folder(trainer)
 
@@ -252,7 +258,8 @@ class Unlearning:
         _check_arguments(Trainer, arguments)
         completed = {**runs.TRAINER_DEFAULTS, **arguments}
         run = runs.run_arguments(completed, self.output_dir, self.method, self._write_config, existing)
-        return Trainer(**{**completed, **run})
+        with runs.making_trainer():
+            return Trainer(**{**completed, **run})
 
     def _find_run(self, resume: str | Path) -> Path:
         if str(resume) != "last":
@@ -293,11 +300,13 @@ def _defaults(owner: type) -> dict[str, Any]:
 
 
 def _check_arguments(owner: type, arguments: dict[str, Any]) -> None:
-    """Refuse an argument that a constructor does not take, and say which one may be meant."""
+    """Refuse an argument that a constructor does not take, or of another kind, and say what may be meant."""
     known = _parameters(owner)
     unknown = [name for name in arguments if name not in known]
     if unknown:
         raise UnlearunError(f"{owner.__name__} has no argument {unknown[0]!r}.{closest(unknown[0], known)}")
+    if owner is not Trainer:  # which checks its own
+        check_kinds(owner, arguments)
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - any value of a config

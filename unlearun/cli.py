@@ -18,14 +18,16 @@ from unlearun.errors import UnlearunError
 from unlearun.explain import explain
 from unlearun.files import write_whole
 from unlearun.methods import METHODS, OPTIMIZER, UnlearningMethod
+from unlearun.models.export import read_checkpoint
 from unlearun.models.loading import locate
-from unlearun.shipped import find_config
+from unlearun.shipped import check_config, find_config
 
 EPILOG = (
     f"Methods: {', '.join(method.__name__ for method in METHODS)}. "
     "All options of one, explained: unlearun fit --model NAME --help"
 )
 RESUME = "A run folder that goes on from its last checkpoint, with its own config."
+KEPT_NAMES = ("last", "best", "hpc")  # of checkpoints that Lightning finds itself
 TARGET = "Before the options may stand what to measure: a run folder, a checkpoint, a model folder or a hub id. "
 
 
@@ -131,6 +133,23 @@ class UnlearunCLI(LightningCLI):
                 raise UnlearunError(f"{folder} is finished; to train further, {further}")
             raise _Finished(f"{folder} is finished, there is nothing left to do; to train further, {further}")
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401 - see Lightning
+        """Parse, and check what Lightning would fail at before the classes are made.
+
+        Args:
+            parser: See Lightning.
+            args: The command line.
+
+        Raises:
+            UnlearunError: The seed cannot be one, or there is no such checkpoint.
+        """
+        super().parse_arguments(parser, args)
+        config = self.config.get(str(self.config.get("subcommand")), self.config)
+        runs.check_seed(config.get("seed_everything"))
+        checkpoint = config.get("ckpt_path")
+        if checkpoint is not None and checkpoint not in KEPT_NAMES and not Path(checkpoint).is_dir():
+            read_checkpoint(checkpoint)
+
     def after_instantiate_classes(self) -> None:
         """Hand the optimizer and scheduler, as configured, to the method, which builds them once it has a model."""
         self.model.optimizer = _as_dict(self._get(self.config, "optimizer")) or OPTIMIZER
@@ -142,7 +161,8 @@ class UnlearunCLI(LightningCLI):
         root = self._get(self.config_init, "output_dir")
         given = {**config, "callbacks": [*_as_list(config.get("callbacks")), self._get(self.config_init, "guard")]}
         run = runs.run_arguments(given, root, self.model, self._write_config, self.existing)
-        return super().instantiate_trainer(**run, **kwargs)
+        with runs.making_trainer():
+            return super().instantiate_trainer(**run, **kwargs)
 
     def _write_config(self, folder: Path) -> None:
         write_whole(folder / "config.yaml", self._dump())
@@ -196,7 +216,8 @@ def run(command: str, arguments: list[str]) -> None:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a metric of the user's own is found where the user is
     try:
-        UnlearunCLI([command, *method_help(arguments)])
+        with runs.running_trainer():
+            UnlearunCLI([command, *method_help(arguments)])
     except _Finished as end:
         sys.stdout.write(f"{end}\n")
     except SystemExit as end:
@@ -263,12 +284,18 @@ def resolve_configs(arguments: list[str]) -> list[str]:
     for argument in arguments:
         flag, equals, value = argument.partition("=")
         if expects:
-            argument = str(find_config(argument))
+            argument = str(_sound_config(argument))
         elif equals and flag in ("--config", "-c"):
-            argument = f"{flag}={find_config(value)}"
+            argument = f"{flag}={_sound_config(value)}"
         expects = argument in ("--config", "-c")
         resolved.append(argument)
     return resolved
+
+
+def _sound_config(name: str) -> Path:
+    file = find_config(name)
+    check_config(file)
+    return file
 
 
 def method_help(arguments: list[str]) -> list[str]:

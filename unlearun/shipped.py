@@ -46,6 +46,33 @@ def find_config(name: str) -> Path:
     )
 
 
+def check_config(file: Path) -> None:
+    """Check that a file can be a config: text, YAML, options by name.
+
+    Args:
+        file: It exists.
+
+    Raises:
+        UnlearunError: It cannot be read, or is something else.
+    """
+    import yaml
+
+    try:
+        stored = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UnlearunError(f"config {file} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UnlearunError(f"config {file} is not UTF-8 text; expected YAML") from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = "" if mark is None else f", line {mark.line + 1}"
+        problem = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise UnlearunError(f"config {file}{where}: broken YAML ({problem:.100})") from error
+    if not isinstance(stored, dict):
+        found = "nothing" if stored is None else f"a {type(stored).__name__}"
+        raise UnlearunError(f"config {file} holds {found}; expected options by name, such as model: and data:")
+
+
 def find_asset(name: str) -> Path | None:
     """Return the shipped file or folder of this name (``pocket/forget.json``), or None."""
     path = Path(name)

@@ -23,7 +23,7 @@ from unlearun.data import (
 )
 from unlearun.errors import UnlearunError
 from unlearun.metrics import Choice, EvaluationSuite, SetTraits
-from unlearun.models import Policy, gradient_norms, greedy_answers
+from unlearun.models import Policy, gradient_norms, greedy_answers, token_count
 from unlearun.records import NEED_REFERENCE, Evaluation, check_fit, read_reference, role_of
 from unlearun.shipped import is_shipped
 
@@ -95,6 +95,10 @@ class EvaluatedModule(LightningModule):
         self.check_positions()
 
     def on_test_start(self) -> None:
+        """See `check_positions`."""
+        self.check_positions()
+
+    def on_predict_start(self) -> None:
         """See `check_positions`."""
         self.check_positions()
 
@@ -223,10 +227,10 @@ class EvaluatedModule(LightningModule):
         return reference
 
     def check_positions(self) -> None:
-        """Check that the model has a position for every token.
+        """Check that the model has a position for every token, and an embedding.
 
         Raises:
-            UnlearunError: Rows are longer than that.
+            UnlearunError: Rows are longer than that, or the tokenizer is of another model.
         """
         data, config = getattr(self.trainer, "datamodule", None), self.policy.model.config.get_text_config()
         positions = getattr(config, "max_position_embeddings", None)
@@ -235,6 +239,14 @@ class EvaluatedModule(LightningModule):
                 f"the longest row has {data.longest_row} tokens, but the model has {positions} positions; "
                 f"set max_length to {positions} or less"
             )
+        tokens = token_count(self.policy.model)
+        if isinstance(data, UnlearningDataModule) and data.formatter is not None:
+            tokenizer = data.formatter.tokenizer  # it may know more tokens than the model, as long as no row has one
+            if len(tokenizer) > tokens and data.highest_token >= tokens:
+                raise UnlearunError(
+                    f"the tokenizer made token {data.highest_token}, but the model has tokens 0 to {tokens - 1}: they "
+                    "do not belong together; name the model's own with --model.tokenizer"
+                )
 
     def _start_evaluation(self, loaders: Any) -> None:  # noqa: ANN401 - what the datamodule returned
         names = list(loaders) if isinstance(loaders, dict) else [f"set{i}" for i in range(_count(loaders))]

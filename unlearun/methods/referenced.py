@@ -26,6 +26,7 @@ from unlearun.models import (
     OriginalWeights,
     Reference,
     SplitReference,
+    check_comparable,
     has_adapters,
     load_model,
     weights_digest,
@@ -134,10 +135,11 @@ class ReferencedModule(EvaluatedModule):
 
     def _make_reference(self) -> LiveReference:
         given = self._given[0]
-        if isinstance(given, str):
-            return FrozenCopy(load_model(given, self.dtype_name, trusted=self.trust_remote_code), copy=False)
         if given is not None:
-            return FrozenCopy(given)
+            trusted = self.trust_remote_code
+            loaded = load_model(given, self.dtype_name, trusted=trusted) if isinstance(given, str) else given
+            check_comparable(self.model, loaded, self._kinds())
+            return FrozenCopy(loaded, copy=loaded is given)
         if self.reference_way == "copy":
             return FrozenCopy(self.model)
         return AdaptersOff(self.policy) if has_adapters(self.policy) else OriginalWeights(self.policy)

@@ -335,13 +335,22 @@ class TrainedModule(ReferencedModule):
         mixed = trainer is not None and str(trainer.precision).endswith("-mixed")
         clips = trainer is not None and trainer.gradient_clip_val is not None
         refused = mixed and (clips or str(getattr(trainer, "precision", "")) == "16-mixed")
-        optimizer = instantiate_class(trained, self.optimizer if refused else _fused(self.optimizer))
+        optimizer = _made(trained, self.optimizer if refused else _fused(self.optimizer))
         if self.lr_scheduler is None:
             return optimizer
-        scheduler = instantiate_class(optimizer, self.lr_scheduler)
+        scheduler = _made(optimizer, self.lr_scheduler)
         if monitor := getattr(scheduler, "monitor", None):
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": monitor}}
         return [optimizer], [scheduler]
+
+
+def _made(over: Any, settings: dict[str, Any]) -> Any:  # noqa: ANN401 - an optimizer or a scheduler
+    """Make an optimizer of parameters, or a scheduler of an optimizer, and say which of its settings it refuses."""
+    try:
+        return instantiate_class(over, settings)
+    except (ValueError, TypeError, ImportError, AttributeError) as error:
+        message = f"{settings.get('class_path')} cannot be made with the settings that it was given: {error}"
+        raise UnlearunError(message) from error
 
 
 def _labelled(batch: Batch) -> int:

@@ -22,6 +22,7 @@ from unlearun.models.reference import (
     SplitReference,
 )
 from unlearun.models.reference_cache import CachedLogprobs, weights_digest
+from unlearun.models.soundness import check_comparable, token_count
 
 __all__ = [
     "CHECKPOINT_KEY",
@@ -43,6 +44,7 @@ __all__ = [
     "adapter_names",
     "add_adapters",
     "base_name",
+    "check_comparable",
     "check_layer",
     "checkpoint_layers",
     "choose_layers",
@@ -62,6 +64,7 @@ __all__ = [
     "save_folder",
     "save_model",
     "scale_adapters",
+    "token_count",
     "weights_digest",
     "write_alternates",
 ]

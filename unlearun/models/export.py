@@ -167,7 +167,7 @@ def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise UnlearunError(f"there is no checkpoint {path}; look into RUN/checkpoints")
     try:
-        stored: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        stored: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch raises pickle, zip and runtime errors for what is no checkpoint
         raise UnlearunError(f"{path} cannot be read as a checkpoint ({type(error).__name__})") from error
     if not isinstance(stored, dict) or CHECKPOINT_KEY not in stored:

@@ -96,6 +96,8 @@ def choose_layers(requested: int | Sequence[int] | None, usual: Sequence[int], d
         UnlearunError: There is no such layer, or none is named.
     """
     wanted = usual if requested is None else [requested] if isinstance(requested, int) else requested
+    if isinstance(wanted, str) or not all(isinstance(layer, int) for layer in wanted):
+        raise UnlearunError(f"target layers are {requested!r}; expected numbers from 0 to {depth - 1}")
     if not wanted:
         raise UnlearunError(f"the list of target layers is empty; name layers from 0 to {depth - 1}, or none")
     return tuple(check_layer(layer, depth) for layer in sorted(set(wanted)))

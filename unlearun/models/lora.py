@@ -51,6 +51,8 @@ class LoRA:
             raise UnlearunError(f"lora.r is {self.r!r}; expected a whole number")
         if isinstance(self.target, str):
             raise UnlearunError(f"lora.target is {self.target!r}; expected a list of names: [{self.target}]")
+        if self.target is not None and not all(isinstance(name, str) for name in self.target):
+            raise UnlearunError(f"lora.target is {self.target!r}; expected a list of names, such as ['q_proj']")
         check_bounds(**{"lora.r": (self.r, 1), "lora.alpha": (self.alpha, 1e-6), "lora.dropout": (self.dropout, 0.0)})
         check_choice("lora.save", self.save, ("merged", "adapter"))
         if self.dropout >= 1:

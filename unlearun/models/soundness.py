@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -126,6 +126,42 @@ def check_causal(model: str, loaded: PreTrainedModel) -> None:
         raise UnlearunError(
             f"{model} is a {type(loaded).__name__} that sees the tokens behind the one it predicts (is_decoder is "
             "false in its config.json), so it is no causal language model"
+        )
+
+
+def token_count(model: PreTrainedModel) -> int:
+    """Return how many tokens a model has embeddings for, however they are sharded.
+
+    Args:
+        model: A causal LM of transformers.
+    """
+    embeddings = model.get_input_embeddings()
+    return int(getattr(embeddings, "num_embeddings", model.config.get_text_config().vocab_size))
+
+
+def check_comparable(model: PreTrainedModel, reference: PreTrainedModel, reads: Collection[str]) -> None:
+    """Check that a loss can compare a model with another one.
+
+    Args:
+        model: The one that is trained.
+        reference: The other.
+        reads: What the loss reads of it: logprobs, token_logprobs, logits, hidden or weights.
+
+    Raises:
+        UnlearunError: They have other tokens, or are of another shape where that matters.
+    """
+    problems = []
+    ours, theirs = token_count(model), token_count(reference)
+    if theirs < ours or ("logits" in reads and theirs != ours):
+        problems.append(f"it has {theirs} tokens, the model {ours}")
+    own, other = model.config.get_text_config(), reference.config.get_text_config()
+    for size in ("num_hidden_layers", "hidden_size") if {"hidden", "weights"} & set(reads) else ():
+        if getattr(own, size) != getattr(other, size):
+            problems.append(f"its {size} is {getattr(other, size)}, the model's {getattr(own, size)}")
+    if problems:
+        raise UnlearunError(
+            f"the reference {reference.config.name_or_path} is another kind of model: {'; '.join(problems)}. Name one "
+            "of the same kind, or leave out reference: then it is the model at the start"
         )
 
 

@@ -9,6 +9,7 @@ import math
 import sys
 from collections.abc import Sequence
 
+from unlearun.arguments import OneLineParser
 from unlearun.errors import SHOWN, UnlearunError
 from unlearun.records.evaluation import Evaluation
 from unlearun.records.published import read_records
@@ -126,7 +127,7 @@ def _warn(message: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         "unlearun score", description="Compute every aggregate from the records of an evaluation, without a model."
     )
     parser.add_argument("records", metavar="RECORDS", help=RECORDS)

@@ -16,6 +16,7 @@ from unlearun.runs.run import (
     show_evaluation,
 )
 from unlearun.runs.run_folder import OUTPUT_DIR, RunFolder, RunLogger
+from unlearun.runs.settings import check_seed, making_trainer, running_trainer
 
 __all__ = [
     "OUTPUT_DIR",
@@ -28,16 +29,19 @@ __all__ = [
     "RunLogger",
     "RunRecorder",
     "check_run",
+    "check_seed",
     "differences",
     "find_recorder",
     "find_run",
     "finish",
     "is_finished",
+    "making_trainer",
     "newest_checkpoint",
     "quiet",
     "read_config",
     "run_arguments",
     "run_folder",
+    "running_trainer",
     "show",
     "show_evaluation",
 ]

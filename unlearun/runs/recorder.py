@@ -67,10 +67,13 @@ class RunRecorder(Callback):
         self.run_folder.release()
         if self.run_folder.existing is not None:
             return
-        if self.folder is None:
-            self.run_folder.discard()
-        elif not any((self.folder / name).exists() for name in ("eval", "checkpoints", "model", "predictions")):
-            shutil.rmtree(self.folder, ignore_errors=True)
+        folder = self.folder or self.run_folder.taken  # a logger may have asked for it before this callback has
+        if folder is None:
+            return
+        if not any((folder / name).exists() for name in ("eval", "checkpoints", "model", "predictions")):
+            for logger in trainer.loggers:  # one that is not closed writes its file again
+                logger.finalize("failed")
+            shutil.rmtree(folder, ignore_errors=True)
             self.run_folder.discard()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -22,6 +22,7 @@ from unlearun.runs.checkpoint import RunCheckpoint
 from unlearun.runs.guard import DivergenceGuard
 from unlearun.runs.recorder import RunRecorder
 from unlearun.runs.run_folder import RunFolder, RunLogger
+from unlearun.runs.settings import check_settings
 
 # What the Trainer gets unless the user says otherwise, through either door.
 TRAINER_DEFAULTS: dict[str, Any] = {"max_epochs": 5, "log_every_n_steps": 1}
@@ -45,7 +46,11 @@ def run_arguments(
 
     Returns:
         Arguments that replace those given.
+
+    Raises:
+        UnlearunError: The Trainer would make no sense of one of them.
     """
+    check_settings(config)
     folder = None if config.get("fast_dev_run") else RunFolder(root, type(method).__name__.lower(), existing)
     callbacks = config.get("callbacks") or []
     callbacks = [*callbacks] if isinstance(callbacks, (list, tuple)) else [callbacks]

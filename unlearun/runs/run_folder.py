@@ -48,6 +48,11 @@ class RunFolder:
             self._hold(self._path)
         return self._path
 
+    @property
+    def taken(self) -> Path | None:
+        """The folder, if it was asked for."""
+        return self._path
+
     def share(self, trainer: Trainer) -> Path:
         """Let rank 0 tell all processes which folder it has taken.
 

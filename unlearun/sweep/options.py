@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, NoReturn
+from typing import Any
 
-from unlearun.errors import UnlearunError
+from unlearun.arguments import OneLineParser
 from unlearun.sweep.search import SAMPLERS
 
 USAGE = """unlearun sweep [any option of fit] --grid KEY=A,B,... [--grid ...]
@@ -56,15 +56,9 @@ HELP = {
 }
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Explain in one line, as every other command does."""
-        raise UnlearunError(f"{message} (unlearun sweep --help)")
-
-
 def parser() -> argparse.ArgumentParser:
     """Return what reads the options; those of fit it leaves over."""
-    made = _Parser(
+    made = OneLineParser(
         "unlearun sweep",
         usage=USAGE,
         description=TEXT,
