@@ -192,7 +192,7 @@ def test_bos_of_a_chat_template_is_not_doubled():
 
 
 def chunked(formatter: Formatter, text: str) -> list[tuple[list[int], int, bool]]:
-    return [(list(e.input_ids), e.labelled, e.ends) for e in formatter.chunks(text_item(text), 0)]
+    return [(list(e.input_ids), e.labelled, e.ends) for e in formatter.format_all([text_item(text)], "")[0]]
 
 
 def test_a_text_is_cut_into_pieces_and_only_the_last_has_eos(tokenizer):

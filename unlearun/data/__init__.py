@@ -5,7 +5,8 @@ from unlearun.data.answers import expected_text, prompt_length, prompt_text
 from unlearun.data.batch import OWN, PARAPHRASE, WRONG, Batch
 from unlearun.data.collate import collate
 from unlearun.data.datamodule import GENERATED_TOGETHER, UnlearningDataModule
-from unlearun.data.formatting import Example, Formatter
+from unlearun.data.examples import Example
+from unlearun.data.formatting import Formatter
 from unlearun.data.preview import preview
 from unlearun.data.refusals import REFUSALS, choose_refusal
 from unlearun.data.rows import Item, Keys

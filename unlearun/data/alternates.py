@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
-from unlearun.data.formatting import Example, Formatter
+from unlearun.data.examples import Example
+from unlearun.data.formatting import Formatter
 from unlearun.data.refusals import choose_refusal
 from unlearun.errors import UnlearunError, all_at_once
 

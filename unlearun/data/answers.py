@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from unlearun.data.batch import OWN, PARAPHRASE, WRONG
-from unlearun.data.formatting import Example, Formatter
+from unlearun.data.examples import Example
+from unlearun.data.formatting import Formatter
 
 # A plain text is continued after so many of its tokens, at most.
 CONTINUED_AFTER = 32

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from unlearun.data.formatting import Example
+from unlearun.data.examples import Example
 from unlearun.records import role_of
 
 

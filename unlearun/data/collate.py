@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from unlearun.data.batch import Batch
-from unlearun.data.formatting import Example
+from unlearun.data.examples import Example
 from unlearun.ops.logprobs import IGNORED
 
 
@@ -32,7 +32,7 @@ def collate(
     labels = torch.full(shape, IGNORED, dtype=torch.long)
     for i, example in enumerate(examples):
         length = len(example.input_ids)
-        input_ids[i, :length] = torch.as_tensor(example.input_ids)
+        input_ids[i, :length] = torch.tensor(example.input_ids[:])
         attention_mask[i, :length] = 1
         labels[i, example.start : length] = input_ids[i, example.start : length]
     topics = tuple(example.item.topic for example in examples)

@@ -17,8 +17,9 @@ from unlearun.data.alternates import AlternateKind, alternate_texts
 from unlearun.data.batch import Batch
 from unlearun.data.cautions import cautions
 from unlearun.data.eval_batches import DealtBatches, EvalBatches
+from unlearun.data.examples import Example
 from unlearun.data.fingerprint import describe_set, describe_template, describe_tokenizer
-from unlearun.data.formatting import PROMPT, Example, Formatter
+from unlearun.data.formatting import PROMPT, Formatter
 from unlearun.data.loader import ResumableLoader
 from unlearun.data.rows import Item, Keys
 from unlearun.data.sampler import DrawnBatches, RowStream, StepSampler

@@ -11,7 +11,8 @@ from torch.utils.data.distributed import DistributedSampler
 from unlearun.data.answers import all_answers, answer_text
 from unlearun.data.batch import Batch
 from unlearun.data.collate import collate, collate_filler
-from unlearun.data.formatting import Example, Formatter
+from unlearun.data.examples import Example
+from unlearun.data.formatting import Formatter
 
 FILLER = -1
 

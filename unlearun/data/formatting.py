@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from unlearun.data.examples import Example, TokenTable
 from unlearun.data.rows import Item
 from unlearun.errors import UnlearunError, all_at_once
 
@@ -15,32 +16,6 @@ if TYPE_CHECKING:
 
 PROMPT = "Question: {question}\nAnswer:"
 _MARK = "\u2402answer\u2402"  # stands for the answer while the chat template is asked what follows one
-
-
-@dataclass(frozen=True)
-class Example:
-    """One row as token ids.
-
-    Attributes:
-        example_id: The row's number in its set.
-        input_ids: Prompt, answer and, unless the answer was cut, the end-of-sequence token.
-        start: Where the labelled tokens begin.
-        ends: Whether the last token is the end-of-sequence token.
-        item: The text it was made of.
-        kind: Which answer it has: its own, the paraphrase or a wrong one; see `Batch`.
-    """
-
-    example_id: int
-    input_ids: Sequence[int]
-    start: int
-    ends: bool
-    item: Item
-    kind: int = 0
-
-    @property
-    def labelled(self) -> int:
-        """How many tokens are labelled."""
-        return len(self.input_ids) - self.start
 
 
 @dataclass(frozen=True)
@@ -131,44 +106,44 @@ class Formatter:
             UnlearunError: The prompt leaves no room for one token of the answer.
         """
         prompt = self.prompt_ids(item.question or "")
-        tokens = [*self.answer_ids(item.answer if answer is None else answer), self.end_id]
-        room = self.max_length - len(prompt)
-        if room < 1:
-            raise UnlearunError(
-                f"{item.origin}: the prompt has {len(prompt)} tokens and leaves no room for one answer token; "
-                f"shorten the question, or raise max_length (now {self.max_length})"
-            )
-        if not prompt:
-            raise UnlearunError(f"{item.origin}: the prompt has no tokens, so nothing predicts the answer")
-        cut = len(tokens) > room
-        if cut and self.refuse_long:
-            raise UnlearunError(
-                f"{item.origin}: prompt and answer have {len(prompt) + len(tokens)} tokens, max_length is "
-                f"{self.max_length}; raise it, or cut such answers with truncation: answer"
-            )
-        return Example(example_id, prompt + tokens[:room], len(prompt), not cut, item, kind), cut
+        tokens, cut = self._join(item, prompt, self.answer_ids(item.answer if answer is None else answer))
+        return Example(example_id, tokens, len(prompt), not cut, item, kind), cut
 
-    def chunks(self, item: Item, first_id: int) -> Iterator[Example]:
-        """Cut a plain text into pieces of at most ``max_length`` tokens, all labelled but the first of each.
+    def encode(self, items: Sequence[Item], where: str) -> TokenTable:
+        """Make token ids of a whole set.
+
+        A plain text is cut into pieces of at most ``max_length`` tokens, all labelled but the first of each: each
+        after the tokenizer's bos where it has one; the last ends with eos, unless that would stand alone.
 
         Args:
-            item: A row without a question.
-            first_id: The number of the first piece.
+            items: Its rows.
+            where: The set, as messages should call it.
 
-        Yields:
-            The pieces, each after the tokenizer's bos where it has one; the last ends with eos, unless that
-            would stand alone.
+        Returns:
+            All rows.
+
+        Raises:
+            UnlearunError: All rows that cannot be kept, at once.
         """
-        tokens = [*self._ids(item.answer), self.end_id]
-        with_bos = self.tokenizer("")["input_ids"]
-        lead = [with_bos[0]] if with_bos and with_bos[0] == self.tokenizer.bos_token_id else []
-        size = self.max_length - len(lead)
-        starts = list(range(0, len(tokens), size))
-        if len(starts) > 1 and len(tokens) - starts[-1] == 1:
-            starts.pop()  # an eos alone has no text before it that predicts it
-        for number, start in enumerate(starts):
-            ends = start + size >= len(tokens)
-            yield Example(first_id + number, lead + tokens[start : start + size], 1, ends, item)
+        table = TokenTable()
+        problems: list[str] = []
+        _ = self.end_id  # without one no row can be kept: that is one problem, not as many as there are rows
+        for place, item in enumerate(items):
+            if item.question is None:
+                for piece, ends in self._pieces(self._ids(item.answer)):
+                    table.add(piece, 1, ends, place)
+                continue
+            prompt = self.prompt_ids(item.question)
+            try:
+                tokens, cut = self._join(item, prompt, self.answer_ids(item.answer))
+            except UnlearunError as error:
+                problems.append(str(error))
+            else:
+                table.add(tokens, len(prompt), not cut, place)
+                table.cuts += cut
+        if problems:
+            raise all_at_once(problems, where)
+        return table
 
     def format_all(self, items: Sequence[Item], where: str) -> tuple[list[Example], int]:
         """Format a whole set.
@@ -183,24 +158,42 @@ class Formatter:
         Raises:
             UnlearunError: All rows that cannot be kept, at once.
         """
-        examples: list[Example] = []
-        problems: list[str] = []
-        cuts = 0
-        _ = self.end_id  # without one no row can be kept: that is one problem, not as many as there are rows
-        for item in items:
-            if item.question is None:
-                examples.extend(self.chunks(item, len(examples)))
-                continue
-            try:
-                example, cut = self.format(item, len(examples))
-            except UnlearunError as error:
-                problems.append(str(error))
-            else:
-                examples.append(example)
-                cuts += cut
-        if problems:
-            raise all_at_once(problems, where)
-        return examples, cuts
+        table = self.encode(items, where)
+        return table.examples(items), table.cuts
+
+    def _join(self, item: Item, prompt: list[int], answer: list[int]) -> tuple[list[int], bool]:
+        """Return prompt, answer and its end as one row, and whether the answer had to be cut."""
+        tokens = [*prompt, *answer, self.end_id]
+        if len(prompt) >= self.max_length:
+            raise UnlearunError(
+                f"{item.origin}: the prompt has {len(prompt)} tokens and leaves no room for one answer token; "
+                f"shorten the question, or raise max_length (now {self.max_length})"
+            )
+        if not prompt:
+            raise UnlearunError(f"{item.origin}: the prompt has no tokens, so nothing predicts the answer")
+        cut = len(tokens) > self.max_length
+        if cut and self.refuse_long:
+            raise UnlearunError(
+                f"{item.origin}: prompt and answer have {len(tokens)} tokens, max_length is {self.max_length}; "
+                "raise it, or cut such answers with truncation: answer"
+            )
+        return tokens[: self.max_length], cut
+
+    def _pieces(self, text: list[int]) -> Iterator[tuple[list[int], bool]]:
+        """Yield the pieces of a plain text, and whether eos ends them."""
+        tokens = [*text, self.end_id]
+        size = self.max_length - len(self._lead)
+        starts = list(range(0, len(tokens), size))
+        if len(starts) > 1 and len(tokens) - starts[-1] == 1:
+            starts.pop()  # an eos alone has no text before it that predicts it
+        for start in starts:
+            yield self._lead + tokens[start : start + size], start + size >= len(tokens)
+
+    @cached_property
+    def _lead(self) -> list[int]:
+        """The tokenizer's bos, where it has one."""
+        with_bos = list(self.tokenizer("")["input_ids"])
+        return with_bos[:1] if with_bos and with_bos[0] == self.tokenizer.bos_token_id else []
 
     def _turns(self, question: str) -> list[dict[str, str]]:
         system = [] if self.system is None else [{"role": "system", "content": self.system}]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unlearun.data.datamodule import UnlearningDataModule
-from unlearun.data.formatting import Example, Formatter
+from unlearun.data.examples import Example
+from unlearun.data.formatting import Formatter
 from unlearun.errors import UnlearunError
 
 ROWS = 3

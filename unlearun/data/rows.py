@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -9,6 +10,8 @@ from itertools import islice
 
 from unlearun.data.sources import Row
 from unlearun.errors import SHOWN, all_at_once, closest, shown
+
+HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Keys:
     topic: str = "topic"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """A row that has been checked.
 
@@ -138,7 +141,7 @@ def _check_text(value: object, place: str, problems: list[str]) -> str | None:
     if not value.strip():
         problems.append(f"{place} is empty; write some text, or remove the row")
         return None
-    if any("\ud800" <= character <= "\udfff" for character in value):
+    if HALF_PAIR.search(value):
         problems.append(
             f"{place} holds half a surrogate pair ({shown(value)}), which no tokenizer takes; mend the text"
         )

@@ -13,7 +13,7 @@ from torch.utils.data.distributed import DistributedSampler
 
 from unlearun.data.batch import Batch
 from unlearun.data.collate import collate, collate_filler
-from unlearun.data.formatting import Example
+from unlearun.data.examples import Example
 
 T = TypeVar("T")
 

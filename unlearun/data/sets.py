@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 
 from unlearun.data.alternates import format_alternates
-from unlearun.data.formatting import Example, Formatter
+from unlearun.data.examples import Example
+from unlearun.data.formatting import Formatter
 from unlearun.data.rows import Item, Keys, check_rows
 from unlearun.data.sources import Source, read_rows
 from unlearun.errors import UnlearunError, shown

@@ -22,7 +22,7 @@ else:  # the command line can name a source, but not hold a Dataset object
 SOURCE_KEYS = ("path", "name", "split", "revision")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One object of a source.
 
