@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from unlearun.data import Formatter, Item, collate
 from unlearun.errors import UnlearunError
+from unlearun.models import load_tokenizer
 
 END = len(CHARACTERS)
 BOS = END + 1
@@ -145,6 +146,61 @@ def test_cuts_are_counted_and_rows_numbered(tokenizer):
     examples, cuts = Formatter(tokenizer, 28).format_all(items, "the forget set")
     assert cuts == 2
     assert [example.example_id for example in examples] == [0, 1, 2]
+
+
+# ---- many rows at once ------------------------------------------------------------------------------------------
+
+AWKWARD = (
+    "Anna.",
+    "  two spaces before, two behind  ",
+    "naïve 東京 \U0001f600 e\u0301",
+    "<|im_end|> <eos> [/INST]",
+    "\n\n",
+    "a",
+    "word " * 90,
+    "{question} %s {0}",
+)
+
+
+@pytest.mark.parametrize("kind", ["characters", "bos", "bos and eos", "chat", "bpe", "bpe that says so"])
+def test_rows_have_the_same_tokens_as_one_at_a_time(kind, monkeypatch):
+    """In blocks of seven rows and 400 characters, questions and texts mixed: as the tokenizer's own call gives each."""
+    monkeypatch.setattr("unlearun.data.formatting._ROWS", 7)
+    monkeypatch.setattr("unlearun.data.formatting._CHARACTERS", 400)
+    if kind.startswith("bpe"):
+        tokenizer = load_tokenizer("pocket")
+        tokenizer.chat_template = CHAT if kind == "bpe that says so" else None
+    elif kind == "chat":
+        tokenizer = make_chat_tokenizer()
+    else:
+        single = {"bos": "<bos> $A", "bos and eos": "<bos> $A <eos>"}
+        tokenizer = make_bos_tokenizer(single[kind]) if kind in single else make_tokenizer()
+    pairs = [(question, answer) for question in AWKWARD for answer in AWKWARD]
+    items = [Item(f"row {n}", None if n % 5 == 4 else question, answer) for n, (question, answer) in enumerate(pairs)]
+    formatter = Formatter(tokenizer, 1000)
+    examples, cuts = formatter.format_all(items, "")
+    assert cuts == 0
+    assert len(examples) == len(items)  # each text is one piece
+    for example, item in zip(examples, items, strict=True):
+        assert example.item is item
+        if item.question is None:
+            bos = [BOS] if kind.startswith("bos") else []
+            assert example.input_ids == bos + tokenizer(item.answer, add_special_tokens=False)["input_ids"] + [
+                formatter.end_id
+            ]
+            continue
+        if tokenizer.chat_template:
+            turns = [{"role": "user", "content": item.question}]
+            text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            prompt, answer = tokenizer(text, add_special_tokens=False)["input_ids"], item.answer
+        else:
+            prompt, answer = tokenizer(f"Question: {item.question}\nAnswer:")["input_ids"], f" {item.answer}"
+            prompt = prompt[:-1] if kind == "bos and eos" else prompt
+        assert example.input_ids == prompt + tokenizer(answer, add_special_tokens=False)["input_ids"] + [
+            formatter.end_id
+        ]
+        assert example.start == len(prompt)
+        assert formatter.format(item, example.example_id) == (example, False)
 
 
 # ---- the chat template ------------------------------------------------------------------------------------------

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain, islice
 from typing import Literal, TypeAlias
 
 from unlearun.data.examples import Example
 from unlearun.data.formatting import Formatter
 from unlearun.data.refusals import choose_refusal
-from unlearun.errors import UnlearunError, all_at_once
+from unlearun.errors import UnlearunError
 
 AlternateKind: TypeAlias = Literal["any", "refusal", "plausible"]
 
@@ -59,19 +61,8 @@ def format_alternates(
     Raises:
         UnlearunError: Answers that cannot be kept, all at once.
     """
-    alternates: list[list[Example]] = []
-    problems: list[str] = []
-    cuts = 0
-    for example, answers in zip(examples, texts, strict=True):
-        alternates.append([])
-        for answer in answers:
-            try:
-                alternate, cut = formatter.format(example.item, example.example_id, answer)
-            except UnlearunError as error:
-                problems.append(str(error))
-            else:
-                alternates[-1].append(alternate)
-                cuts += cut
-    if problems:
-        raise all_at_once(problems, "the alternate answers of the forget set")
-    return alternates, cuts
+    owners = [example for example, answers in zip(examples, texts, strict=True) for _ in answers]
+    items = [replace(owner.item, answer=text) for owner, text in zip(owners, chain(*texts), strict=True)]
+    table = formatter.encode(items, "the alternate answers of the forget set")
+    made = iter(table.examples([owner.item for owner in owners], [owner.example_id for owner in owners]))
+    return [list(islice(made, len(answers))) for answers in texts], table.cuts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from unlearun.data.examples import Example, TokenTable
 from unlearun.data.rows import Item
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PROMPT = "Question: {question}\nAnswer:"
+# So many rows are tokenised at once: enough to keep all cores busy, few enough that what a tokenizer makes of them
+# beside the ids, some hundred bytes a token, is small. Books count by their characters.
+_ROWS, _CHARACTERS = 256, 1_000_000
 _MARK = "\u2402answer\u2402"  # stands for the answer while the chat template is asked what follows one
 
 
@@ -70,11 +73,7 @@ class Formatter:
         Args:
             question: The question as the row has it.
         """
-        if self.uses_chat:
-            text = self.tokenizer.apply_chat_template(self._turns(question), tokenize=False, add_generation_prompt=True)
-            return self._ids(str(text))
-        ids = list(self.tokenizer(self.prompt.replace("{question}", question))["input_ids"])
-        return ids[:-1] if len(ids) > 1 and ids[-1] == self.tokenizer.eos_token_id else ids
+        return self._prompts([question])[0]
 
     def answer_ids(self, answer: str) -> list[int]:
         """Return the tokens of an answer, without its end.
@@ -82,7 +81,21 @@ class Formatter:
         Args:
             answer: The answer as the row has it; after a plain template a space goes before it.
         """
-        return self._ids(answer if self.uses_chat or self._brings_a_space else f" {answer}")
+        return self._ids(self._as_answer(answer))
+
+    def _prompts(self, questions: Sequence[str]) -> list[list[int]]:
+        if not questions:
+            return []
+        if self.uses_chat:
+            turns: Any = [self._turns(question) for question in questions]
+            texts: Any = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            return self._all_ids(texts)
+        eos = self.tokenizer.eos_token_id
+        rows = self._all_ids([self.prompt.replace("{question}", question) for question in questions], special=True)
+        return [ids[:-1] if len(ids) > 1 and ids[-1] == eos else ids for ids in rows]
+
+    def _as_answer(self, answer: str) -> str:
+        return answer if self.uses_chat or self._brings_a_space else f" {answer}"
 
     @cached_property
     def _brings_a_space(self) -> bool:
@@ -106,7 +119,8 @@ class Formatter:
             UnlearunError: The prompt leaves no room for one token of the answer.
         """
         prompt = self.prompt_ids(item.question or "")
-        tokens, cut = self._join(item, prompt, self.answer_ids(item.answer if answer is None else answer))
+        answered = [*self.answer_ids(item.answer if answer is None else answer), self.end_id]
+        tokens, cut = self._join(item, prompt, answered)
         return Example(example_id, tokens, len(prompt), not cut, item, kind), cut
 
     def encode(self, items: Sequence[Item], where: str) -> TokenTable:
@@ -127,15 +141,14 @@ class Formatter:
         """
         table = TokenTable()
         problems: list[str] = []
-        _ = self.end_id  # without one no row can be kept: that is one problem, not as many as there are rows
-        for place, item in enumerate(items):
+        end = self.end_id  # without one no row can be kept: that is one problem, not as many as there are rows
+        for place, (item, (prompt, answer)) in enumerate(zip(items, self._tokenised(items), strict=True)):
             if item.question is None:
-                for piece, ends in self._pieces(self._ids(item.answer)):
+                for piece, ends in self._pieces([*answer, end]):
                     table.add(piece, 1, ends, place)
                 continue
-            prompt = self.prompt_ids(item.question)
             try:
-                tokens, cut = self._join(item, prompt, self.answer_ids(item.answer))
+                tokens, cut = self._join(item, prompt, [*answer, end])
             except UnlearunError as error:
                 problems.append(str(error))
             else:
@@ -161,9 +174,17 @@ class Formatter:
         table = self.encode(items, where)
         return table.examples(items), table.cuts
 
+    def _tokenised(self, items: Sequence[Item]) -> Iterator[tuple[list[int], list[int]]]:
+        """Yield the prompt of each row, which a plain text has not, and its answer."""
+        for block in _blocks(items):
+            prompts = iter(self._prompts([item.question for item in block if item.question is not None]))
+            texts = [item.answer if item.question is None else self._as_answer(item.answer) for item in block]
+            for item, answer in zip(block, self._all_ids(texts), strict=True):
+                yield ([] if item.question is None else next(prompts)), answer
+
     def _join(self, item: Item, prompt: list[int], answer: list[int]) -> tuple[list[int], bool]:
-        """Return prompt, answer and its end as one row, and whether the answer had to be cut."""
-        tokens = [*prompt, *answer, self.end_id]
+        """Return prompt and answer as one row, and whether the answer had to be cut."""
+        tokens = [*prompt, *answer]
         if len(prompt) >= self.max_length:
             raise UnlearunError(
                 f"{item.origin}: the prompt has {len(prompt)} tokens and leaves no room for one answer token; "
@@ -179,9 +200,8 @@ class Formatter:
             )
         return tokens[: self.max_length], cut
 
-    def _pieces(self, text: list[int]) -> Iterator[tuple[list[int], bool]]:
-        """Yield the pieces of a plain text, and whether eos ends them."""
-        tokens = [*text, self.end_id]
+    def _pieces(self, tokens: list[int]) -> Iterator[tuple[list[int], bool]]:
+        """Yield the pieces of a plain text and its end, and whether it ends there."""
         size = self.max_length - len(self._lead)
         starts = list(range(0, len(tokens), size))
         if len(starts) > 1 and len(tokens) - starts[-1] == 1:
@@ -192,7 +212,7 @@ class Formatter:
     @cached_property
     def _lead(self) -> list[int]:
         """The tokenizer's bos, where it has one."""
-        with_bos = list(self.tokenizer("")["input_ids"])
+        (with_bos,) = self._all_ids([""], special=True)
         return with_bos[:1] if with_bos and with_bos[0] == self.tokenizer.bos_token_id else []
 
     def _turns(self, question: str) -> list[dict[str, str]]:
@@ -204,4 +224,20 @@ class Formatter:
         return token in self.tokenizer.all_special_ids or (added is not None and added.special)
 
     def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return self._all_ids([text])[0]
+
+    def _all_ids(self, texts: Sequence[str], special: bool = False) -> list[list[int]]:
+        """Return the tokens of each text: a tokenizer gives the same for many at once, in less time."""
+        found = self.tokenizer(list(texts), add_special_tokens=special, return_attention_mask=False)
+        rows: list[list[int]] = found["input_ids"]
+        return rows
+
+
+def _blocks(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    """Cut rows into blocks that are tokenised at once."""
+    start = characters = 0
+    for stop, item in enumerate(items, start=1):
+        characters += len(item.question or "") + len(item.answer)
+        if stop - start == _ROWS or characters > _CHARACTERS or stop == len(items):
+            yield items[start:stop]
+            start, characters = stop, 0
