@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from typing import Literal, TypeAlias
 
-from unlearun.data.examples import Example
-from unlearun.data.formatting import Formatter
+from unlearun.data.examples import Example, TokenTable
 from unlearun.data.refusals import choose_refusal
+from unlearun.data.rows import Item
 from unlearun.errors import UnlearunError
 
 AlternateKind: TypeAlias = Literal["any", "refusal", "plausible"]
@@ -46,12 +46,12 @@ def alternate_texts(examples: Sequence[Example], kind: AlternateKind, seed: int)
 
 
 def format_alternates(
-    formatter: Formatter, examples: Sequence[Example], texts: Sequence[Sequence[str]]
+    encode: Callable[[Sequence[Item], str], TokenTable], examples: Sequence[Example], texts: Sequence[Sequence[str]]
 ) -> tuple[list[list[Example]], int]:
     """Make token ids of forget rows with their alternate answers.
 
     Args:
-        formatter: How.
+        encode: How: see `TokenCache.encode`.
         examples: The rows.
         texts: The alternate answers of each.
 
@@ -63,6 +63,6 @@ def format_alternates(
     """
     owners = [example for example, answers in zip(examples, texts, strict=True) for _ in answers]
     items = [replace(owner.item, answer=text) for owner, text in zip(owners, chain(*texts), strict=True)]
-    table = formatter.encode(items, "the alternate answers of the forget set")
+    table = encode(items, "the alternate answers of the forget set")
     made = iter(table.examples([owner.item for owner in owners], [owner.example_id for owner in owners]))
     return [list(islice(made, len(answers))) for answers in texts], table.cuts

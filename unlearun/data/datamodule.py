@@ -80,6 +80,8 @@ class UnlearningDataModule(LightningDataModule):
             mia_reference: an eval/step=N.json, a run folder, or a published TOFU log.
         num_workers: Processes that make batches beside the training process.
         seed: What order, choice of rows and refusals follow from.
+        cache: Where the token ids of large sets are kept for the next start: a folder; true for the one that the
+            environment variable UNLEARUN_CACHE names, or else ~/.cache/unlearun; false for nowhere.
     """
 
     def __init__(
@@ -113,6 +115,7 @@ class UnlearningDataModule(LightningDataModule):
         retain_reference: str | None = None,
         num_workers: int = 0,
         seed: int = 0,
+        cache: bool | str = True,
     ) -> None:
         super().__init__()
         check_bounds(
@@ -141,7 +144,7 @@ class UnlearningDataModule(LightningDataModule):
                 self.evaluated[name] = name if self.sources.get(name) == source else f"evaluation {name}"
                 self.sources[self.evaluated[name]] = source
         keys = Keys(question_key, answer_key, alternate_key, paraphrase_key, perturbed_key, text_key)
-        self.sets = RowSets(self.sources, keys, overlap, seed, duplicates)
+        self.sets = RowSets(self.sources, keys, overlap, seed, duplicates, cache)
         self.max_length = max_length
         self.truncation = truncation
         self.prompt_template = prompt_template

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import overload
 
+from unlearun.data.collecting import uncollected
 from unlearun.data.rows import Item
 
 
@@ -133,8 +134,9 @@ class TokenTable:
         examples = []
         at = 0
         columns = zip(self.lengths, self.starts, self.ends, self.items, strict=True)
-        for number, (length, start, ends, item) in enumerate(columns):
-            row = TokenIds(self.tokens, at, at + length)
-            examples.append(Example(number if ids is None else ids[number], row, start, bool(ends), items[item]))
-            at += length
+        with uncollected():
+            for number, (length, start, ends, item) in enumerate(columns):
+                row = TokenIds(self.tokens, at, at + length)
+                examples.append(Example(number if ids is None else ids[number], row, start, bool(ends), items[item]))
+                at += length
         return examples

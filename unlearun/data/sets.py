@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 
 from unlearun.data.alternates import format_alternates
+from unlearun.data.cache import TokenCache, cache_folder
+from unlearun.data.collecting import uncollected
 from unlearun.data.examples import Example
 from unlearun.data.formatting import Formatter
 from unlearun.data.rows import Item, Keys, check_rows
@@ -83,16 +85,24 @@ class RowSets:
         overlap: What happens when rows stand in forget and retain: "allow", "warn" or "error".
         seed: What the refusals, and the choice of evaluated rows, follow from.
         duplicates: What happens when a row stands in a set twice: "allow", "warn" or "error".
+        cache: Where token ids of large sets are kept: see `cache_folder`.
     """
 
     def __init__(
-        self, sources: Mapping[str, Source], keys: Keys, overlap: str, seed: int, duplicates: str = "warn"
+        self,
+        sources: Mapping[str, Source],
+        keys: Keys,
+        overlap: str,
+        seed: int,
+        duplicates: str = "warn",
+        cache: bool | str = False,
     ) -> None:
         self.sources = sources
         self.keys = keys
         self.overlap = overlap
         self.duplicates = duplicates
         self.seed = seed
+        self.cache = cache
         self._items: dict[str, list[Item]] = {}
         self._examples: dict[str, list[Example]] = {}
 
@@ -109,8 +119,9 @@ class RowSets:
             items = {}
             for name, source in self.sources.items():
                 where = f"the {name} set"
-                rows = read_rows(source, where)
-                items[name] = check_rows(rows, self.keys, where, needs_alternate=name == "forget")
+                with uncollected():
+                    rows = read_rows(source, where)
+                    items[name] = check_rows(rows, self.keys, where, needs_alternate=name == "forget")
             self._check_duplicates(items)
             self._check_overlap(items)
             self._check_holdout(items)
@@ -118,7 +129,7 @@ class RowSets:
         return self._items
 
     def format(self, formatter: Formatter) -> None:
-        """Make token ids of all rows.
+        """Make token ids of all rows, or read what an earlier start made of them.
 
         Args:
             formatter: How.
@@ -127,9 +138,11 @@ class RowSets:
             UnlearunError: Rows that cannot be kept, all of a set at once.
         """
         self._examples = {}
+        encode = TokenCache(formatter, cache_folder(self.cache)).encode
         for name, items in self.read().items():
-            self._examples[name], cuts = formatter.format_all(items, f"the {name} set")
-            _warn_of_cuts(name, cuts, len(items), formatter.max_length)
+            table = encode(items, f"the {name} set")
+            self._examples[name] = table.examples(items)
+            _warn_of_cuts(name, table.cuts, len(items), formatter.max_length)
 
     def examples(self, name: str) -> list[Example]:
         """Return the rows of a set as token ids, in the order of the set."""
@@ -162,7 +175,8 @@ class RowSets:
         Raises:
             UnlearunError: Answers that cannot be kept, all at once.
         """
-        alternates, cuts = format_alternates(formatter, self._examples["forget"], texts)
+        encode = TokenCache(formatter, cache_folder(self.cache)).encode
+        alternates, cuts = format_alternates(encode, self._examples["forget"], texts)
         _warn_of_cuts("forget (alternate answers)", cuts, sum(map(len, alternates)), formatter.max_length)
         return alternates
 

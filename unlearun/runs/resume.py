@@ -12,7 +12,14 @@ from unlearun.errors import UnlearunError
 
 SHOWN = 3
 # What may differ between a run and the command that lets it go on: where things stand, and what is shown.
-FREE = ("ckpt_path", "resume", "output_dir", "trainer.enable_progress_bar", "trainer.enable_model_summary")
+FREE = (
+    "ckpt_path",
+    "resume",
+    "output_dir",
+    "data.cache",
+    "trainer.enable_progress_bar",
+    "trainer.enable_model_summary",
+)
 
 
 def find_run(parent: Path, config: Mapping[str, Any]) -> Path:
