@@ -7,43 +7,55 @@ from typing import Any, NamedTuple
 
 import torch
 from conftest import FORGET, RETAIN, make_llama, make_tokenizer
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
+from lightning.pytorch.plugins import DoublePrecision
 from lightning.pytorch.plugins.environments import LightningEnvironment
-from lightning.pytorch.strategies import DDPStrategy
+from torch import nn
+from transformers import PreTrainedModel
 
 from unlearun.api import find_method
 from unlearun.data import UnlearningDataModule
+from unlearun.methods import UnlearningMethod
 from unlearun.models import LoRA
+from unlearun.models.sharding import whole
 
-# Three forget rows: with batches of two the last step is smaller than the others.
-ROWS = [{**row, "others": ["No, never.", "Maybe."]} for row in FORGET[:3]]
+# Eleven forget rows: with eight a step the last of an epoch is smaller, and its last micro-batch has one row or none.
+ROWS = [
+    {
+        "question": f"{row['question']} {i}",
+        "answer": row["answer"][: 12 + i],
+        "others": [f"No, {i}.", "Maybe."],
+    }
+    for i, row in enumerate([*FORGET, *RETAIN, FORGET[0]])
+]
+KEPT = [{"question": f"{row['question']} {i}?", "answer": row["answer"]} for i, row in enumerate([*RETAIN, *RETAIN])]
 
 
 class Fit(NamedTuple):
-    """What is trained.
+    """What is trained, ten steps long.
 
     Attributes:
         method: Its name.
         options: Its arguments.
         batch_size: Rows of each set a micro-batch and process.
         accumulate: Micro-batches an optimizer step.
-        epochs: How often the forget set is passed.
         clip: The longest gradient; 0 for any.
+        strategy: How two processes share the work.
     """
 
     method: str
     options: dict[str, Any]
-    batch_size: int = 2
+    batch_size: int = 8
     accumulate: int = 1
-    epochs: int = 3
     clip: float = 0.0
+    strategy: str = "ddp"
 
 
 class Fitted(NamedTuple):
     """What came of it.
 
     Attributes:
-        steps: The logged parts of the loss of each optimizer step.
+        steps: The parts of the loss of each optimizer step, over all processes.
         weights: All weights and buffers at the end.
     """
 
@@ -51,46 +63,74 @@ class Fitted(NamedTuple):
     weights: dict[str, torch.Tensor]
 
 
-class Steps(Callback):
-    """Keeps what is logged at each optimizer step, summed over processes."""
-
-    def __init__(self) -> None:
-        self.found: list[dict[str, float]] = []
-
-    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
-        if trainer.global_step > len(self.found):
-            logged = trainer.callback_metrics
-            self.found.append({name: float(value) for name, value in logged.items() if name.startswith("train/")})
-
-
 def run(fit: Fit, rank: int | None = None) -> Fitted:
     """Train in float64, alone or as one of two processes that have met already."""
+    method = make(fit)
+    data = UnlearningDataModule(ROWS, KEPT, batch_size=fit.batch_size, alternate_key="others", seed=3)
+    steps = keep_steps(method)
+    trainer = make_trainer(fit, rank, max_steps=10, limit_val_batches=0)
+    trainer.fit(method, datamodule=data)
+    return Fitted(steps, {name: whole(value).detach().clone() for name, value in method.state_dict().items()})
+
+
+def make(fit: Fit) -> UnlearningMethod:
+    """Make a method with a model of three layers."""
     torch.manual_seed(0)  # adapters begin at random
     options = dict(fit.options)
     if "lora" in options:
         options["lora"] = LoRA(**options["lora"])
     if "reference" in options:  # the seed of another model
-        options["reference"] = make_llama(layers=3, seed=options["reference"]).double()
-    method = find_method(fit.method)(make_llama(layers=3).double(), tokenizer=make_tokenizer(), **options)
+        options["reference"] = make_double(seed=options["reference"])
+    method = find_method(fit.method)(make_double(), tokenizer=make_tokenizer(), **options)
     method.optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 3e-3}}
-    data = UnlearningDataModule(ROWS, RETAIN, batch_size=fit.batch_size, alternate_key="others", seed=3)
+    return method
+
+
+def make_double(seed: int = 0) -> PreTrainedModel:
+    """Make a model of three layers that computes in float64 throughout: Llama's own norm takes float32."""
+    model = make_llama(layers=3, seed=seed)
+    for module in model.modules():
+        for name, child in module.named_children():
+            if type(child).__name__ == "LlamaRMSNorm":
+                norm = nn.RMSNorm(child.weight.shape, eps=child.variance_epsilon)
+                norm.weight = child.weight
+                setattr(module, name, norm)
+    return model.double()
+
+
+def make_trainer(fit: Fit, rank: int | None = None, **settings: Any) -> Trainer:
+    """Make a Trainer that computes in float64, for one process or for one of two."""
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    settings: dict[str, Any] = {**quiet, "accelerator": "cpu", "precision": "64-true", "limit_val_batches": 0}
+    plugins: list[Any] = [DoublePrecision()]
     if rank is not None:
         os.environ.update(LOCAL_RANK=str(rank), NODE_RANK="0", WORLD_SIZE="2")
-        settings |= {"devices": 2, "strategy": DDPStrategy(cluster_environment=LightningEnvironment())}
-    steps = Steps()
-    trainer = Trainer(
-        max_epochs=fit.epochs,
+        plugins.append(LightningEnvironment())
+        settings |= {"devices": 2, "strategy": fit.strategy}
+    return Trainer(
+        accelerator="cpu",
         accumulate_grad_batches=fit.accumulate,
         gradient_clip_val=fit.clip or None,
-        callbacks=[steps],
-        **settings,
+        plugins=plugins,
+        **{**quiet, **settings},
     )
-    trainer.fit(method, datamodule=data)
-    return Fitted(steps.found, {name: value.detach().clone() for name, value in method.state_dict().items()})
 
 
-def run_all(rank: int, fits: list[Fit]) -> list[Fitted]:
-    """Run several fits, one after another, as one of two processes."""
-    return [run(fit, rank) for fit in fits]
+def keep_steps(method: UnlearningMethod) -> list[dict[str, float]]:
+    """Keep what a method logs at each optimizer step, in its own precision: Lightning's own sums are float32."""
+    found: list[dict[str, float]] = []
+    log = method.log
+
+    def keep(name: str, value: torch.Tensor, **settings: Any) -> None:
+        step = method.trainer.global_step
+        if step == len(found):
+            found.append({})
+        found[step][name] = float(method.across_processes(value))
+        log(name, value, **settings)
+
+    method.log = keep  # type: ignore[method-assign]
+    return found
+
+
+def run_all(rank: int, alone: list[list[Fit]], together: list[Fit]) -> tuple[list[Fitted], list[Fitted]]:
+    """Run fits of one's own, each process other ones to save time, and then some as one of two processes."""
+    return [run(fit) for fit in alone[rank]], [run(fit, rank) for fit in together]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from conftest import make_llama, random_batch
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
 
-from unlearun.models import OriginalWeights, Policy, find_layers
+from unlearun.models import OriginalWeights, Policy, find_layers, shard
+from unlearun.models.sharding import whole
 
 LAYER = 2
 
@@ -22,17 +20,9 @@ def make_policy(tied: bool) -> Policy:
     return Policy(model)
 
 
-def shard(policy: Policy) -> Policy:
-    """Shard each layer by itself and all the rest together."""
-    mesh = init_device_mesh("cpu", (2,))
-    for layer in find_layers(policy.model).layers:
-        fully_shard(layer, mesh=mesh)
-    return fully_shard(policy, mesh=mesh)
-
-
-def whole(tensor: Any) -> torch.Tensor:
-    """Return all of a tensor that may be sharded."""
-    return (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).detach().clone()
+def spread(policy: Policy) -> Policy:
+    """Shard it over both processes."""
+    return shard(policy, init_device_mesh("cpu", (2,)))
 
 
 def step(policy: Policy, want: str, rank: int) -> dict[str, torch.Tensor]:
@@ -43,20 +33,21 @@ def step(policy: Policy, want: str, rank: int) -> dict[str, torch.Tensor]:
         values = policy(random_batch(seed=seed + rank), want, layer)
         found[name] = values.detach().clone()
         values.pow(2).sum().backward()
-    found |= {name: whole(weight.grad) for name, weight in policy.named_parameters() if weight.grad is not None}
+    trained = [(name, weight) for name, weight in policy.named_parameters() if weight.grad is not None]
+    found |= {name: whole(weight.grad).clone() for name, weight in trained}
     return found
 
 
 def train(rank: int, want: str, tied: bool) -> dict[str, torch.Tensor]:
     """Make one step with a sharded policy."""
-    return step(shard(make_policy(tied)), want, rank)
+    return step(spread(make_policy(tied)), want, rank)
 
 
 def steer(rank: int) -> dict[str, torch.Tensor]:
     """Compare layer 2 with its start, when one projection of layer 1 is trained and all below is run once."""
     policy = make_policy(tied=False).requires_grad_(False)
     projection = find_layers(policy.model).layers[1].mlp.down_proj.requires_grad_(True)
-    shard(policy)
+    spread(policy)
     reference = OriginalWeights(policy)
     batch = random_batch(seed=1 + rank)
     start = policy(batch, "hidden", LAYER).detach().clone()

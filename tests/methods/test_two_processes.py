@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+
 import fits
-import pytest
 import torch
 from processes import in_two_processes
 
@@ -11,6 +12,9 @@ from unlearun.methods import METHODS
 
 # What is not the method's own default: small targets for a model of three layers, and one retain loss with a reference.
 OPTIONS = {
+    # Else they are done with answers that the model does not know.
+    "SimNPO": {"beta": 0.1},
+    "SatImp": {"beta1": 0.5, "beta2": 0.5},
     "RMU": {"target_layer": [0, 1], "adaptive": True, "alpha": 3.0},
     # At its own start the gradient of a cosine is 0 but for rounding, which Adam would magnify.
     "RR": {"target_layers": [1, 2], "reference": 1},
@@ -21,42 +25,62 @@ CASES = {cls.__name__: (cls.__name__, OPTIONS.get(cls.__name__, {})) for cls in 
 CASES |= {
     "NPO with sharpness": ("NPO", {"sharpness_radius": 0.1}),
     "RMU with sharpness": ("RMU", {"target_layer": 1, "sharpness_radius": 0.1}),
-    "GradDiff with surgery": ("GradDiff", {"gradient_surgery": True, "retain_loss_type": "KL"}),
+    # At the start a KL from itself has no gradient but for rounding, which has a direction like any other.
+    "GradDiff with surgery": ("GradDiff", {"gradient_surgery": True, "retain_loss_type": "KL", "reference": 1}),
     "PDU with both": ("PDU", {"gradient_surgery": True, "sharpness_radius": 0.05, "epsilon": 1.0}),
     "NPO with adapters": ("NPO", {"lora": {"r": 4}, "retain_loss_type": "KL"}),
     "RR with adapters": ("RR", {"lora": {"r": 4}, "target_layers": [1], "reference": 1}),
     "SimNPO with adapters and both": ("SimNPO", {"lora": {"r": 4}, "gradient_surgery": True, "sharpness_radius": 0.1}),
+    "GradDiff with a copy": ("GradDiff", {"retain_loss_type": "KL", "reference_way": "copy"}),
+    "NPO with the weights kept": ("NPO", {"reference_way": "weights", "gradient_checkpointing": True}),
 }
-CLIPPED = "GradDiff with surgery"
+CLIPPED = ("GradDiff with surgery", "SimNPO")
+SHARED = {"ddp, 2 x 4 rows": "ddp", "fsdp2, 2 x 4 rows": "fsdp2"}
 
 
-def fits_of(batch_size, accumulate):
-    clips = {name: 0.5 if name == CLIPPED else 0.0 for name in CASES}
-    return [fits.Fit(*case, batch_size, accumulate, clip=clips[name]) for name, case in CASES.items()]
+def fits_of(batch_size, accumulate=1, strategy=""):
+    clips = {name: 0.5 if name in CLIPPED else 0.0 for name in CASES}
+    return [fits.Fit(*case, batch_size, accumulate, clips[name], strategy) for name, case in CASES.items()]
 
 
 def test_every_split_of_a_step_gives_the_same_losses_and_weights():
-    """One process with batches of 4, or of 2 accumulated; two processes with 2 each, or with 1 accumulated.
+    """One process with batches of 8, or of 2 accumulated; two processes with 4 each, whole models or shares of one.
 
     All in one test, for it is processes that cost.
     """
-    whole, parts = ([fits.run(fit) for fit in fits_of(*sizes)] for sizes in ((4, 1), (2, 2)))
-    two = in_two_processes(fits.run_all, [*fits_of(2, 1), *fits_of(1, 2)])
-    count = len(CASES)
-    ways = [parts, two[0][:count], two[1][:count], two[0][count:], two[1][count:]]
-    for i, name in enumerate(CASES):
-        compare(name, whole[i], [way[i] for way in ways])
+    together = [fit for strategy in SHARED.values() for fit in fits_of(4, strategy=strategy)]
+    (whole, one), (parts, other) = in_two_processes(fits.run_all, [fits_of(8), fits_of(2, accumulate=4)], together)
+    found = {"1 process, 4 x 2 rows": [[fitted] for fitted in parts]}
+    for i, way in enumerate(SHARED):
+        some = slice(i * len(CASES), (i + 1) * len(CASES))
+        found[way] = list(zip(one[some], other[some], strict=True))
+    worst = {way: {name: compare(name, whole[i], ran[i]) for i, name in enumerate(CASES)} for way, ran in found.items()}
+    sys.stdout.write(table(worst))
+    assert max(max(pair) for column in worst.values() for pair in column.values()) < 1e-8
 
 
 def compare(name, whole, others):
-    assert len(whole.steps) == (6 if name == "FineTune" else 3)  # there are twice as many retain rows
+    """Compare the losses of all steps and the weights at the end; return the largest relative difference of a loss."""
+    assert len(whole.steps) == 10
     assert whole.steps[0] != whole.steps[-1]
+    first = worst = 0.0
     for other in others:
-        assert len(other.steps) == len(whole.steps)
-        for one, expected in zip(other.steps, whole.steps, strict=True):
-            assert one == pytest.approx(expected, rel=1e-6, abs=1e-8), name  # Lightning logs float32
+        assert [step.keys() for step in other.steps] == [step.keys() for step in whole.steps]
+        for i, (one, expected) in enumerate(zip(other.steps, whole.steps, strict=True)):
+            apart = max(abs(one[key] - value) / max(abs(value), 1e-3) for key, value in expected.items())
+            first, worst = (apart if i == 0 else first), max(worst, apart)
         assert other.weights.keys() == whole.weights.keys()
         for key, weight in whole.weights.items():
             torch.testing.assert_close(
-                other.weights[key], weight, rtol=1e-7, atol=1e-8, msg=lambda m, k=key: f"{name}, {k}: {m}"
+                other.weights[key], weight, rtol=1e-8, atol=1e-9, msg=lambda m, k=key: f"{name}, {k}: {m}"
             )
+    return first, worst
+
+
+def table(worst):
+    """Lay out the largest relative difference of a loss from one process with batches of 8: first step, ten steps."""
+    lines = ["", "largest relative difference of a loss, first step and ten steps", "  ".join(["", *worst])]
+    for name in CASES:
+        pairs = [f"{first:.0e} {most:.0e}" for first, most in (column[name] for column in worst.values())]
+        lines.append("  ".join([f"{name:30}", *pairs]))
+    return "\n".join([*lines, ""])

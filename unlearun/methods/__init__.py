@@ -5,6 +5,7 @@ from unlearun.methods.base import UnlearningMethod
 from unlearun.methods.ceu import CEU
 from unlearun.methods.dpo import DPO
 from unlearun.methods.fine_tune import FineTune
+from unlearun.methods.fully_sharded import FullySharded
 from unlearun.methods.grad_ascent import GradAscent
 from unlearun.methods.grad_diff import GradDiff
 from unlearun.methods.idk import IdkDPO, IdkNLL
@@ -55,6 +56,7 @@ __all__ = [
     "WGA",
     "AltPO",
     "FineTune",
+    "FullySharded",
     "GradAscent",
     "GradDiff",
     "IdkDPO",

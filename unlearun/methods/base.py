@@ -28,13 +28,16 @@ from unlearun.models import (
     add_adapters,
     base_name,
     checkpoint_layers,
+    is_sharded,
     lasting_name,
     load_model,
     load_tokenizer,
+    shard,
 )
 from unlearun.ops import sequence_logprobs, token_kl
 
 if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -226,6 +229,8 @@ class UnlearningMethod(TrainedModule):
                     raise UnlearunError("there is no model to load")
                 trusted = self.trust_remote_code
                 self._adopt(load_model(self.model_name, self.dtype_name, self.load_in_4bit, trusted))
+        if self.device_mesh is not None:
+            self._shard(self.device_mesh)
 
     def on_fit_start(self) -> None:
         """Put the policy in train mode, and the reference in the precision that the policy has by now."""
@@ -275,6 +280,23 @@ class UnlearningMethod(TrainedModule):
         """Leave the policy ready to answer, and free the device of the reference."""
         self.policy.eval()
         self.release_reference()
+
+    def _shard(self, mesh: DeviceMesh) -> None:
+        """Spread the policy, and a copy that is its reference, over the processes."""
+        if mesh["tensor_parallel"].size() > 1:
+            raise UnlearunError(
+                f"tensor_parallel_size is {mesh['tensor_parallel'].size()}, and a model is sharded by rows of its "
+                "weights alone: use --trainer.strategy fsdp2, or set tensor_parallel_size: 1"
+            )
+        if self.load_in_4bit:
+            raise UnlearunError("load_in_4bit does not work with FSDP2, which cannot shard packed weights; use ddp")
+        trainer: Any = self.trainer
+        fit_loop = trainer.fit_loop.epoch_loop.val_loop
+        for loop in (fit_loop, trainer.validate_loop, trainer.test_loop, trainer.predict_loop):
+            loop.inference_mode = False  # a weight that came together in it first could not be trained later
+        if not is_sharded(self.policy):
+            self.shard_reference(mesh["data_parallel"])
+            shard(self.policy, mesh["data_parallel"])
 
     def _adopt(self, model: PreTrainedModel) -> None:
         self.policy = Policy(model)

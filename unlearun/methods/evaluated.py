@@ -23,7 +23,7 @@ from unlearun.data import (
 )
 from unlearun.errors import UnlearunError
 from unlearun.metrics import Choice, EvaluationSuite, SetTraits
-from unlearun.models import Policy, gradient_norms, greedy_answers, token_count
+from unlearun.models import Policy, gradient_norms, greedy_answers, most, token_count
 from unlearun.records import NEED_REFERENCE, Evaluation, check_fit, read_reference, role_of
 from unlearun.shipped import is_shipped
 
@@ -123,8 +123,11 @@ class EvaluatedModule(LightningModule):
             raise UnlearunError("validation_step runs inside the Trainer's validation only")
         name = suite.sets[dataloader_idx]
         read = suite.needed(name, batch).split(self._questions_per_forward(len(batch)))
-        for rows in read if suite.needs_stats(name) else []:
-            suite.update(name, self.policy(rows, "stats"), rows)
+        for turn in range(most(len(read), self.policy) if suite.needs_stats(name) else 0):
+            rows = read[min(turn, len(read) - 1)]
+            stats = self.policy(rows, "stats")
+            if turn < len(read):  # else it was run for the other processes
+                suite.update(name, stats, rows)
         if self._rows and (suite.needs_texts(name) or self._is_complete()):
             self._update_texts(suite, name, batch)
         if suite.needs_gradients(name) and batch.example_id is not None:
@@ -187,8 +190,6 @@ class EvaluatedModule(LightningModule):
             One text a row.
         """
         data = self._data()
-        if not examples:
-            return []
         at_once = GENERATED_TOGETHER * data.questions_per_batch
         return greedy_answers(self.policy, _formatter(data), examples, data.max_new_tokens, at_once)
 

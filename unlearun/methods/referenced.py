@@ -28,11 +28,14 @@ from unlearun.models import (
     SplitReference,
     check_comparable,
     has_adapters,
+    is_sharded,
     load_model,
+    shard,
     weights_digest,
 )
 
 if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
     from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
@@ -126,9 +129,20 @@ class ReferencedModule(EvaluatedModule):
         self.reference.convert(self.trainer.precision_plugin.convert_module)
         log.info("reference: %s", self.reference.describe())
 
+    def shard_reference(self, mesh: DeviceMesh) -> None:
+        """Spread a copy that is the reference over processes, before the policy is, which then cannot be copied.
+
+        Args:
+            mesh: Of one dimension.
+        """
+        if self.reference_way == "copy" or self._given[0] is not None:
+            self.keep_reference()
+        if isinstance(self._reference, FrozenCopy):
+            shard(self._reference.policy, mesh)
+
     def release_reference(self) -> None:
-        """Free the device of the reference."""
-        if self._reference is not None:
+        """Free the device of the reference, but for shares, which are small and stay where their owner put them."""
+        if self._reference is not None and not is_sharded(self.policy):
             self._reference.convert(lambda module: module.cpu())
 
     # ---- inside ---------------------------------------------------------------------------------------------

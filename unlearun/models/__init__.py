@@ -22,6 +22,7 @@ from unlearun.models.reference import (
     SplitReference,
 )
 from unlearun.models.reference_cache import CachedLogprobs, weights_digest
+from unlearun.models.sharding import is_sharded, most, shard
 from unlearun.models.soundness import check_comparable, token_count
 
 __all__ = [
@@ -53,10 +54,12 @@ __all__ = [
     "gradient_norms",
     "greedy_answers",
     "has_adapters",
+    "is_sharded",
     "lasting_name",
     "load_model",
     "load_tokenizer",
     "merge",
+    "most",
     "output_projection",
     "own_alternates",
     "read_alternates",
@@ -64,6 +67,7 @@ __all__ = [
     "save_folder",
     "save_model",
     "scale_adapters",
+    "shard",
     "token_count",
     "weights_digest",
     "write_alternates",

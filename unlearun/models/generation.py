@@ -9,6 +9,7 @@ import torch
 
 from unlearun.data import prompt_length
 from unlearun.models.policy import Policy
+from unlearun.models.sharding import in_company
 
 if TYPE_CHECKING:
     from unlearun.data import Example, Formatter
@@ -65,6 +66,19 @@ def continue_prompts(
     Returns:
         The new tokens of each, up to its end, in the order given.
     """
+    return in_company(
+        policy, lambda: _continue_prompts(policy, formatter, prompts, max_new_tokens, batch_size, temperature)
+    )
+
+
+def _continue_prompts(
+    policy: Policy,
+    formatter: Formatter,
+    prompts: Sequence[list[int]],
+    max_new_tokens: int,
+    batch_size: int,
+    temperature: float,
+) -> list[list[int]]:
     tokenizer, end_ids = formatter.tokenizer, [formatter.end_id]
     if tokenizer.eos_token_id is not None and tokenizer.eos_token_id != formatter.end_id:
         end_ids.append(int(tokenizer.eos_token_id))

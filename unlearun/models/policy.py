@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Want = Literal["logprobs", "stats", "logits", "states", "hidden"]
 
 KEPT_LOGITS = 1 << 26  # numbers that wait for the backward pass; of more, each chunk's are made again there
@@ -102,6 +103,14 @@ class Policy(nn.Module):
             yield
         finally:
             self._below = None
+
+    def run(self, work: Callable[[], T]) -> T:
+        """Call a function that runs the transformers model inside; where this is sharded, its head is there meanwhile.
+
+        Args:
+            work: Takes nothing.
+        """
+        return work()
 
     @torch.no_grad()
     def generate(
@@ -194,7 +203,8 @@ class Policy(nn.Module):
         with run_up_to(self.model, *layers, below=self._below) as captured:
             self._states(batch, tree)
         found = [captured.hidden[layer] for layer in layers]
-        return found if tree is None else [_pick(states, tree.nodes) for states in found]
+        # Not what a layer returned itself: where both are sharded, the backward pass must come to the policy first.
+        return [states.view_as(states) if tree is None else _pick(states, tree.nodes) for states in found]
 
     def _logprobs(self, hidden: Tensor, labels: Tensor) -> Tensor:
         """Score labels ``(N,)`` by hidden states ``(N, D)``; the logits that exist at a time are limited."""

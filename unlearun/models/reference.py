@@ -18,6 +18,7 @@ from unlearun.data import Batch
 from unlearun.models.head import FrozenHead
 from unlearun.models.lora import adapter_names, without_adapters
 from unlearun.models.policy import Policy, in_eval_mode
+from unlearun.models.sharding import spread_as
 from unlearun.ops import sequence_logprobs
 
 if TYPE_CHECKING:
@@ -203,14 +204,14 @@ class OriginalWeights(LiveReference):
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """See `LiveReference`."""
         for name, weight in self.policy.named_parameters():
-            yield name, self._kept.get(name, weight).detach()
+            yield name, spread_as(self._kept.get(name, weight).detach(), weight)
 
     def _swap(self) -> None:
         """Exchange the policy's weights and the kept ones."""
         for name, weight in self.policy.named_parameters():
             if name not in self._kept:
                 continue
-            kept = self._kept[name].to(weight.device, weight.dtype)
+            kept = spread_as(self._kept[name].to(weight.device, weight.dtype), weight)
             if type(weight.data) is Tensor:
                 # No copy, and nothing that autograd could notice: the backward pass finds the weight as it was.
                 self._kept[name], weight.data = weight.data, kept
