@@ -90,6 +90,14 @@ def test_the_dual_is_in_the_checkpoint():
     assert fresh.dual == method.dual != 1
 
 
+def test_a_second_fit_starts_from_the_same_dual():
+    method, _ = fit(epsilon=1.0, dual_step=0.01, dual_start=0.7)
+    first, method.steps = method.steps, []
+    again = Trainer(max_epochs=1, limit_val_batches=0, **QUIET)
+    again.fit(method, datamodule=UnlearningDataModule(FORGET, RETAIN, batch_size=2))
+    assert method.steps[0][0] == first[0][0] == pytest.approx(0.7)
+
+
 @pytest.mark.parametrize("wrong", ["epsilon", "dual_step", "dual_start"])
 def test_numbers_out_of_range(wrong):
     with pytest.raises(UnlearunError, match=wrong):

@@ -67,7 +67,8 @@ class PDU(UnlearningMethod):
         super().__init__(model, gamma=gamma, alpha=1.0, **kwargs)
         self.epsilon = epsilon
         self.dual_step = dual_step
-        self.dual = float(dual_start)  # no buffer, which would take the precision of the run
+        self.dual_start = float(dual_start)
+        self.dual = self.dual_start  # no buffer, which would take the precision of the run
 
     @property
     def retain_weight(self) -> float | Tensor:
@@ -77,6 +78,11 @@ class PDU(UnlearningMethod):
     def forget_loss(self, batch: Batch) -> Term:
         """Return the token mean of the squared margin."""
         return Term(flattening_loss(self.policy(batch, "logits")), batch.token_count)
+
+    def make_ready(self) -> None:
+        """Start from ``dual_start`` again, unless a run goes on."""
+        if not self.trainer.ckpt_path:
+            self.dual = self.dual_start
 
     def end_step(self) -> None:
         """Log λ, and let it follow the retain loss of the whole step."""
