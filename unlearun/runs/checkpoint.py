@@ -92,6 +92,10 @@ class RunCheckpoint(Checkpoint):
             trainer.training = True
         restore_random_state(trainer, left["random"])
 
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Watch for the word to end from here on: what comes before leaves nothing to keep."""
+        self._termination.watch()
+
     # ---- when it is written --------------------------------------------------------------------------------
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:

@@ -38,7 +38,8 @@ class Termination:
         Args:
             trainer: Connects them.
         """
-        return trainer.strategy.reduce_boolean_decision(self._received, all=False)
+        # Lightning's handler may have noted it, before ours was there.
+        return trainer.strategy.reduce_boolean_decision(self._received or trainer.received_sigterm, all=False)
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:
         self._received = True
