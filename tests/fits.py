@@ -73,7 +73,7 @@ def run(fit: Fit, rank: int | None = None) -> Fitted:
     return Fitted(steps, {name: whole(value).detach().clone() for name, value in method.state_dict().items()})
 
 
-def make(fit: Fit) -> UnlearningMethod:
+def make(fit: Fit, seed: int = 0) -> UnlearningMethod:
     """Make a method with a model of three layers."""
     torch.manual_seed(0)  # adapters begin at random
     options = dict(fit.options)
@@ -81,7 +81,7 @@ def make(fit: Fit) -> UnlearningMethod:
         options["lora"] = LoRA(**options["lora"])
     if "reference" in options:  # the seed of another model
         options["reference"] = make_double(seed=options["reference"])
-    method = find_method(fit.method)(make_double(), tokenizer=make_tokenizer(), **options)
+    method = find_method(fit.method)(make_double(seed), tokenizer=make_tokenizer(), **options)
     method.optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 3e-3}}
     return method
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 from lightning.pytorch import Trainer, seed_everything
+from lightning_utilities.core.rank_zero import rank_zero_only
 
 from unlearun import runs
 from unlearun.data import Source, UnlearningDataModule
@@ -16,7 +17,7 @@ from unlearun.errors import UnlearunError, check_bounds, closest
 from unlearun.files import write_whole
 from unlearun.kinds import check_kinds
 from unlearun.methods import METHODS, UnlearningMethod
-from unlearun.models import ModelLike, TokenizerLike, load_model, load_tokenizer, save_model
+from unlearun.models import ModelLike, TokenizerLike, is_sharded, load_model, load_tokenizer, save_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -210,7 +211,7 @@ class Unlearning:
         return runs.Results.of(evaluation, metrics)
 
     def save_model(self, folder: str | Path, adapter: bool = False) -> Path:
-        """Write the model and its tokenizer as a Hugging Face folder.
+        """Write the model and its tokenizer as a Hugging Face folder; of several processes the first does.
 
         Args:
             folder: Where to; must not hold files.
@@ -220,7 +221,9 @@ class Unlearning:
             The folder.
         """
         self._load()
-        return save_model(self.method.model, self.method.tokenizer, folder, adapter)
+        if getattr(rank_zero_only, "rank", 0) == 0 or is_sharded(self.method.policy):  # whose shares all have
+            return save_model(self.method.model, self.method.tokenizer, folder, adapter)
+        return Path(folder)
 
     def load_model(self, folder: str | Path) -> None:
         """Take the weights of a saved model, to evaluate or unlearn it further.

@@ -29,6 +29,7 @@ from unlearun.models import (
     base_name,
     checkpoint_layers,
     is_sharded,
+    is_share,
     lasting_name,
     load_model,
     load_tokenizer,
@@ -327,9 +328,20 @@ class UnlearningMethod(TrainedModule):
                 f"the checkpoint is of a run of {method}, which {type(self).__name__} cannot go on with; export it "
                 "(unlearun export CKPT DIR) and start from that folder"
             )
+        if "state_dict" in checkpoint:  # else the strategy has loaded, and checked, it already
+            self.check_adapters(checkpoint["state_dict"])
+
+    def check_adapters(self, weights: Mapping[str, Tensor]) -> None:
+        """Check that the adapters of a checkpoint are those of the model; the rest may be missing then.
+
+        Args:
+            weights: All that it has, or what tells their shapes.
+
+        Raises:
+            UnlearunError: They differ.
+        """
         stored, own = (
-            {name: tuple(state[name].shape) for name in adapter_names(state)}
-            for state in (checkpoint["state_dict"], self.state_dict())
+            {name: tuple(state[name].shape) for name in adapter_names(state)} for state in (weights, self.state_dict())
         )
         if stored != own:
             raise UnlearunError(
@@ -341,7 +353,8 @@ class UnlearningMethod(TrainedModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what an export needs, all of it plain values; leave out what can be loaded by name again."""
-        if self.lora is not None and self.model_name is not None:
+        shares = any(is_share(weight) for weight in checkpoint["state_dict"].values())  # which are read all or none
+        if self.lora is not None and self.model_name is not None and not shares:
             state = checkpoint["state_dict"]
             kept = adapter_names(state)
             base = {f"policy.{key}" for key in self.policy.state_dict()} - kept

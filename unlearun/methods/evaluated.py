@@ -132,9 +132,11 @@ class EvaluatedModule(LightningModule):
             self._update_texts(suite, name, batch)
         if suite.needs_gradients(name) and batch.example_id is not None:
             own = batch if batch.kind is None else batch.select(batch.kind == OWN)
-            own = own.select(own.mask.any(-1))
-            if len(own) and own.example_id is not None:
-                suite.update_gradients(name, gradient_norms(self.policy, own), own.example_id)
+            answered = own.mask.any(-1)
+            own = own.select(answered) if answered.any() else own
+            norms = gradient_norms(self.policy, own)
+            if answered.any() and own.example_id is not None:
+                suite.update_gradients(name, norms, own.example_id)
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """See `validation_step`."""

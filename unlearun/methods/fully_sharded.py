@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
+import torch
 from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
 from torch.distributed.constants import default_pg_timeout
+
+from unlearun.methods.base import UnlearningMethod
 
 
 class FullySharded(ModelParallelStrategy):
@@ -36,6 +41,22 @@ class FullySharded(ModelParallelStrategy):
         """Spread over as many processes as there are; Lightning's own choice is one share a node."""
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
+
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
+        """Load shares of a checkpoint; the weights are put in place at once, so what they are is checked before.
+
+        Args:
+            checkpoint_path: A file or folder.
+            weights_only: Not asked: a checkpoint of ours is plain values.
+
+        Returns:
+            The rest of it.
+        """
+        path, module = Path(self.broadcast(checkpoint_path)), self.lightning_module
+        if path.is_file() and isinstance(module, UnlearningMethod):
+            stored = torch.load(path, mmap=True, map_location="cpu", weights_only=True)
+            module.check_adapters(stored["state_dict"])
+        return super().load_checkpoint(path, weights_only=True)
 
 
 StrategyRegistry.register("fsdp2", FullySharded, description="FSDP2: each process keeps a share of every weight")

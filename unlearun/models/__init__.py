@@ -22,7 +22,7 @@ from unlearun.models.reference import (
     SplitReference,
 )
 from unlearun.models.reference_cache import CachedLogprobs, weights_digest
-from unlearun.models.sharding import is_sharded, most, shard
+from unlearun.models.sharding import is_sharded, is_share, most, shard
 from unlearun.models.soundness import check_comparable, token_count
 
 __all__ = [
@@ -55,6 +55,7 @@ __all__ = [
     "greedy_answers",
     "has_adapters",
     "is_sharded",
+    "is_share",
     "lasting_name",
     "load_model",
     "load_tokenizer",

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from unlearun.errors import UnlearunError
 from unlearun.models.loading import base_name, load_model, load_tokenizer, without_bars
-from unlearun.models.lora import LoRA, adapter_names, add_adapters, has_adapters, write_adapters
-from unlearun.models.merging import merge
+from unlearun.models.lora import LoRA, adapter_names, adapter_weights, add_adapters, has_adapters, write_adapters
+from unlearun.models.merging import merge, merged_weights, rebuilt
+from unlearun.models.sharding import gathered, is_sharded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -22,13 +23,19 @@ if TYPE_CHECKING:
 CHECKPOINT_KEY = "unlearun"
 
 
-def save_folder(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: str | Path) -> Path:
+def save_folder(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    folder: str | Path,
+    weights: dict[str, Tensor] | None = None,
+) -> Path:
     """Save a model and its tokenizer.
 
     Args:
         model: A causal LM of transformers; of one with adapters they alone are written.
         tokenizer: Its tokenizer, if there is one.
         folder: Where to; must not hold a model already.
+        weights: What is written, where the model itself has but a share of it.
 
     Returns:
         The folder, which ``AutoModelForCausalLM.from_pretrained`` loads.
@@ -46,9 +53,9 @@ def save_folder(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | Non
             inner = Path(scratch) / "model"
             with without_bars():
                 if has_adapters(model):
-                    write_adapters(model, inner)
+                    write_adapters(model, inner, weights)
                 else:
-                    model.save_pretrained(inner)
+                    model.save_pretrained(inner, state_dict=weights)
             if tokenizer is not None:
                 tokenizer.save_pretrained(inner)
             if target.exists():
@@ -65,7 +72,8 @@ def save_model(
     """Save a model, with or without adapters, and its tokenizer.
 
     Args:
-        model: A causal LM of transformers.
+        model: A causal LM of transformers; one that is sharded must be saved by all processes, of which the first
+            writes.
         tokenizer: Its tokenizer, if there is one.
         folder: Where to; must not hold a model already.
         adapter: Whether the adapters alone are saved, or merged into the whole model.
@@ -76,11 +84,23 @@ def save_model(
     Raises:
         UnlearunError: The folder has files in it or cannot be written, or there are no adapters to save alone.
     """
-    if not has_adapters(model):
-        if adapter:
-            raise UnlearunError("the model has no adapters that could be saved alone; set lora (--model.lora.r 16)")
-        return save_folder(model, tokenizer, folder)
-    return save_folder(model if adapter else merge(model), tokenizer, folder)
+    adapted = has_adapters(model)
+    if adapter and not adapted:
+        raise UnlearunError("the model has no adapters that could be saved alone; set lora (--model.lora.r 16)")
+    if is_sharded(model):
+        return _save_shares(model, tokenizer, folder, merged=adapted and not adapter)
+    return save_folder(merge(model) if adapted and not adapter else model, tokenizer, folder)
+
+
+def _save_shares(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: str | Path, merged: bool
+) -> Path:
+    """Gather a sharded model in process 0, and write it there."""
+    own = adapter_weights(model) if has_adapters(model) else model.state_dict()
+    weights = gathered(merged_weights(model) if merged else own)
+    if distributed.get_rank() == 0:
+        save_folder(rebuilt(model, weights) if merged else model, tokenizer, folder, None if merged else weights)
+    return Path(folder)
 
 
 def export_checkpoint(

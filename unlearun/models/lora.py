@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unlearun.errors import UnlearunError, check_bounds, check_choice, closest
 
@@ -166,18 +166,31 @@ def has_adapters(model: nn.Module) -> bool:
     return next(adapter_layers(model), None) is not None
 
 
-def write_adapters(model: PreTrainedModel, folder: Path) -> None:
+def adapter_weights(model: PreTrainedModel) -> dict[str, Tensor]:
+    """Return the weights of the adapters alone, under peft's names.
+
+    Args:
+        model: With adapters.
+    """
+    from peft import get_peft_model_state_dict
+
+    (name,) = model.peft_config
+    weights: dict[str, Tensor] = get_peft_model_state_dict(model, adapter_name=name)
+    return weights
+
+
+def write_adapters(model: PreTrainedModel, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
     """Write the adapters alone, as peft does.
 
     Args:
         model: With adapters.
         folder: Where to.
+        weights: See `adapter_weights`; None: the model's.
     """
-    from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
     (name,) = model.peft_config
-    state = get_peft_model_state_dict(model, adapter_name=name)
+    state = adapter_weights(model) if weights is None else weights
     folder.mkdir(parents=True, exist_ok=True)
     # peft looks for them inside its own wrapper.
     named = {f"base_model.model.{key}": value.detach().cpu().contiguous() for key, value in state.items()}

@@ -141,6 +141,7 @@ class Policy(nn.Module):
                 **({"do_sample": True, "temperature": temperature, "top_k": 0} if temperature > 0 else {}),
                 eos_token_id=end_ids,
                 pad_token_id=end_ids[0],
+                synced_gpus=False,  # transformers' own way to keep step; see `in_company`
             )
         return torch.as_tensor(output)[:, input_ids.shape[1] :]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -52,6 +52,25 @@ def whole(tensor: Tensor) -> Tensor:
     return torch.as_tensor(tensor.full_tensor()) if hasattr(tensor, "full_tensor") else tensor
 
 
+def gathered(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Bring weights together in the CPU's memory of process 0, one at a time; the others get none.
+
+    Args:
+        weights: Shares, the same names in the same order on all processes; what is whole already is taken as it is.
+
+    Returns:
+        The weights by name, one tensor where two names have one weight.
+    """
+    found: dict[str, Tensor] = {}
+    seen: dict[int, Tensor] = {}
+    for name, weight in weights.items():
+        if id(weight) not in seen:
+            full = whole(weight.detach())
+            seen[id(weight)] = full.cpu() if distributed.get_rank() == 0 else full.new_empty(0)
+        found[name] = seen[id(weight)]
+    return found if distributed.get_rank() == 0 else {}
+
+
 def spread_as(tensor: Tensor, like: Any) -> Tensor:  # noqa: ANN401 - a tensor or a share
     """Return a tensor spread as another one is.
 
@@ -74,6 +93,36 @@ def most(count: int, policy: Policy) -> int:
         policy: Sharded or not.
     """
     return _across(count, policy, distributed.ReduceOp.MAX) if is_sharded(policy) else count
+
+
+def turns(count: int, policy: Policy) -> Iterator[int | None]:
+    """Yield as often as all processes have something to do with a sharded policy, one at a time.
+
+    Args:
+        count: How many things this process has.
+        policy: What they all run in every turn.
+
+    Yields:
+        The number of the thing where it is this process's turn, else None.
+    """
+    counts = torch.zeros(distributed.get_world_size(), dtype=torch.long, device=_device(policy))
+    counts[distributed.get_rank()] = count
+    distributed.all_reduce(counts)
+    for owner, theirs in enumerate(counts.tolist()):
+        for i in range(theirs):
+            yield i if owner == distributed.get_rank() else None
+
+
+def length(tensors: Sequence[Tensor]) -> Tensor:
+    """Return the 2-norm of all numbers of some tensors, in at least fp32, over all shares."""
+    here: list[Any] = [tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in tensors]
+    shared = any(is_share(tensor) for tensor in here)
+    norm = torch.stack([(tensor.to_local() if is_share(tensor) else tensor).norm() for tensor in here]).norm()
+    if shared:
+        square = norm.square()
+        distributed.all_reduce(square)
+        norm = square.sqrt()
+    return norm
 
 
 def in_company(policy: Policy, work: Callable[[], T]) -> T:

@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from unlearun.data import UnlearningDataModule
 from unlearun.files import write_whole
 from unlearun.methods import UnlearningMethod
-from unlearun.models import save_model
+from unlearun.models import is_sharded, save_model
 from unlearun.records import Evaluation
 from unlearun.report import log_evaluation, run_summary
 from unlearun.runs.checkpoint import RunCheckpoint, remove
@@ -126,7 +126,8 @@ class RunRecorder(Callback):
         if not isinstance(pl_module, UnlearningMethod) or self.folder is None:
             return
         pl_module.finish()
-        if trainer.is_global_zero and not is_finished(self.folder):
+        finished = trainer.strategy.broadcast(is_finished(self.folder))  # as the first process sees it
+        if not finished and (trainer.is_global_zero or is_sharded(pl_module.policy)):  # whose shares all have
             alone = pl_module.lora is not None and pl_module.lora.save == "adapter"
             save_model(pl_module.model, pl_module.tokenizer, self.folder / "model", alone)
 
