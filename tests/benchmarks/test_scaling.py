@@ -1,0 +1,63 @@
+"""scaling.py does what it says, and notices what is too much; the figures themselves take it a few minutes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from scaling import BARS, missed_bars
+from scaling_steps import Shape, Work, train
+
+from unlearun.data import collate
+
+SCRIPT = Path(__file__).with_name("scaling.py")
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is read from /proc")
+
+
+def test_rows_are_prepared_and_found_again(tmp_path):
+    """8,000 rows have over two million characters, which are kept on disk."""
+    picture = tmp_path / "scaling.png"
+    command = [sys.executable, str(SCRIPT), "rows", "--rows", "8000", "--model", "pocket", "--plot", str(picture)]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    (found,) = json.loads(said.splitlines()[-1])["rows"]
+    assert found["rows"] == 8000
+    assert found["tokens"] > 8000 * 40
+    assert found["kept"]
+    assert 0 < found["again_seconds"] < found["seconds"]
+    assert 0 < found["peak_gb"] < 0.5
+    assert found["epochs_gb"] < 0.05
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_100000_rows_may_take_is_checked():
+    fine = {"rows": 100_000, **{name: bar / 2 for name, bar in BARS.items()}}
+    assert missed_bars([{**fine, "rows": 10_000, "seconds": 1e9}, fine]) == []
+    for name, bar in BARS.items():
+        (line,) = missed_bars([{**fine, name: bar}])
+        assert name in line
+    assert missed_bars([{**fine, "seconds": float("nan")}])
+
+
+def test_a_model_is_trained_on_answers_of_the_length_asked_for(monkeypatch):
+    lengths = []
+
+    def seen(rows, *more):
+        lengths.extend(row.labelled for row in rows)
+        return collate(rows, *more)
+
+    monkeypatch.setattr("unlearun.data.sampler.collate", seen)
+    threads = torch.get_num_threads()
+    try:
+        found = train(Work(Shape(50, 16, 32, 1, 2, 1), answer=7, rows=2, steps=3))
+    finally:
+        torch.set_num_threads(threads)
+    assert set(lengths) == {7}
+    assert len(lengths) >= 3 * 2 * 2
+    # Tied embeddings, four projections of attention (half as wide for keys and values), three of the MLP, three norms.
+    assert found["parameters"] == 50 * 16 + 2 * 16 * 16 + 2 * 16 * 8 + 3 * 16 * 32 + 3 * 16
+    assert found["seconds"] > 0
