@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 
 import pytest
 from lightning_utilities.core.rank_zero import rank_zero_only
@@ -48,3 +50,13 @@ def test_a_program_with_logging_of_its_own_is_left_alone(monkeypatch, name):
     quiet.__wrapped__()
     assert not any(isinstance(handler, _Told) for handler in ours.handlers)
     assert ours.level == logging.NOTSET
+
+
+def test_importing_says_nothing_and_sets_up_no_logging():
+    code = (
+        "import logging, unlearun, unlearun.api; "
+        "assert not logging.getLogger('unlearun').handlers and not logging.getLogger().handlers; "
+        "assert logging.getLogger('unlearun').level == logging.NOTSET"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -93,8 +94,9 @@ def own_alternates(
 
 
 def _prompt(policy: Policy, formatter: Formatter, row: Example, text: str) -> list[int]:
-    question = text.replace("{question}", row.item.question or "").replace("{answer}", row.item.answer)
-    ids = formatter.prompt_ids(question)
+    parts = {"{question}": row.item.question or "", "{answer}": row.item.answer}
+    # At one go: a question may hold the word {answer}.
+    ids = formatter.prompt_ids(re.sub("|".join(map(re.escape, parts)), lambda found: parts[found[0]], text))
     positions = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None)
     if positions is not None and len(ids) >= positions:
         raise UnlearunError(
@@ -131,7 +133,9 @@ def read_alternates(folder: Path, examples: Sequence[Example]) -> list[list[str]
     """
     try:
         rows = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        known = {(row["question"], row["answer"]): [str(text) for text in row["alternates"]] for row in rows}
-        return [known[example.item.question, example.item.answer] for example in examples]
-    except (OSError, ValueError, KeyError, TypeError):
+        known = {(row["question"], row["answer"]): row["alternates"] for row in rows}
+        found = [known[example.item.question, example.item.answer] for example in examples]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+    whole = all(isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts) for texts in found)
+    return found if whole else None

@@ -190,7 +190,8 @@ def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
         stored: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch raises pickle, zip and runtime errors for what is no checkpoint
         raise UnlearunError(f"{path} cannot be read as a checkpoint ({type(error).__name__})") from error
-    if not isinstance(stored, dict) or CHECKPOINT_KEY not in stored:
+    parts = [stored.get(key) for key in (CHECKPOINT_KEY, "state_dict")] if isinstance(stored, dict) else [None]
+    if not all(isinstance(part, dict) for part in parts):
         raise UnlearunError(f"{path} is no checkpoint of an unlearun run")
     return stored
 

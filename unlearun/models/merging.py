@@ -65,7 +65,9 @@ def rebuilt(like: PreTrainedModel, weights: dict[str, Tensor]) -> PreTrainedMode
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     config.dtype = next(weight.dtype for weight in weights.values() if weight.is_floating_point())
-    plain: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    # The code of a class that was made by code of the model's own has been trusted; no other is run.
+    trusted = type(like).__module__.startswith("transformers_modules.")
+    plain: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=trusted)
     plain.load_state_dict(weights, assign=True)
     plain.tie_weights()
     plain.generation_config = like.generation_config

@@ -109,13 +109,18 @@ class CachedLogprobs(Reference):
         try:
             stored = json.loads((folder / FILES["sums" if summed else "tokens"]).read_text(encoding="utf-8"))
             values = {int(key): [float(value) for value in row] for key, row in stored["rows"].items()}
-            return cls(values, stored["origin"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return cls(values, dict(stored["origin"]))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             return None
 
     def knows(self, batches: Iterable[Batch]) -> bool:
-        """Say whether every row of some batches is known."""
-        return all(key in self.values for batch in batches for key in row_keys(batch))
+        """Say whether every row of some batches is known, and has as many values as it needs."""
+        summed = self.origin.get("values", "sums") == "sums"
+        return all(
+            len(self.values.get(key, ())) == (1 if summed else labels)
+            for batch in batches
+            for key, labels in zip(row_keys(batch), batch.mask.sum(-1).tolist(), strict=True)
+        )
 
     def _find(self, batch: Batch) -> list[list[float]]:
         """Return the values of each row, none of one without labels."""

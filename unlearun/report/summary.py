@@ -58,5 +58,5 @@ def _shown(name: str, first: Evaluation | None, last: Evaluation) -> list[str]:
 
 
 def _one_line(text: str, width: int) -> str:
-    joined = " ".join(text.split())
+    joined = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))  # no commands to the terminal
     return joined if len(joined) <= width else f"{joined[: width - 3]}..."

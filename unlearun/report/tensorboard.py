@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,5 +55,18 @@ def answers_table(examples: dict[str, dict[str, Any]]) -> str:
     lines = ["| question | answer | generated |", "| --- | --- | --- |"]
     for record in rows:
         cells = [str(record.get(key) or "(text)") for key in ("question", "answer", "generation")]
-        lines.append("| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |")
+        lines.append("| " + " | ".join(plain_cell(cell) for cell in cells) + " |")
     return "\n".join(lines)
+
+
+def plain_cell(text: str) -> str:
+    r"""Write a text so that Markdown, and the HTML that is made of it, show it as it is: no tags, links or images.
+
+    Args:
+        text: Of a row, or of a model.
+
+    >>> print(plain_cell("a <b> [c](d) | *e*"))
+    a &lt;b&gt; \[c\](d) \| \*e\*
+    """
+    words = re.sub(r"([\\`*_\[\]|])", r"\\\1", " ".join(text.split()))
+    return html.escape(words, quote=False)
