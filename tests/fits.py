@@ -79,9 +79,10 @@ def make(fit: Fit, seed: int = 0) -> UnlearningMethod:
     options = dict(fit.options)
     if "lora" in options:
         options["lora"] = LoRA(**options["lora"])
-    if "reference" in options:  # the seed of another model
-        options["reference"] = make_double(seed=options["reference"])
-    method = find_method(fit.method)(make_double(seed), tokenizer=make_tokenizer(), **options)
+    if isinstance(options.get("reference"), int):  # the seed of another model
+        options["reference"] = make_double(options["reference"])
+    model = options.pop("model", None) or make_double(seed)
+    method = find_method(fit.method)(model, tokenizer=make_tokenizer(), dtype="float64", **options)
     method.optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 3e-3}}
     return method
 

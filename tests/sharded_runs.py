@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from conftest import CHARACTERS, FORGET, RETAIN, make_llama, make_tokenizer
-from fits import KEPT, ROWS, Fit, make, make_trainer
+from fits import KEPT, ROWS, Fit, Fitted, make, make_trainer, run
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from unlearun import Unlearning
@@ -55,11 +56,11 @@ def unlearn(rank: int | None, folder: str, method: str, options: dict[str, Any])
         os.environ.update(LOCAL_RANK=str(rank), NODE_RANK="0", WORLD_SIZE="2")
         more = {"devices": 2, "strategy": "fsdp2", "plugins": [LightningEnvironment()]}
     quiet = {"enable_model_summary": False, "enable_progress_bar": False}
-    run = unlearner.run(learning_rate=1e-3, num_epochs=3, accelerator="cpu", **quiet, **more)
-    unlearner.save_model(f"{run}/again")
+    where = unlearner.run(learning_rate=1e-3, num_epochs=3, accelerator="cpu", **quiet, **more)
+    unlearner.save_model(f"{where}/again")
     if "lora" in options:
-        unlearner.save_model(f"{run}/adapter", adapter=True)
-    return str(run)
+        unlearner.save_model(f"{where}/adapter", adapter=True)
+    return str(where)
 
 
 def go_on(rank: int, folder: str, shares: bool) -> list[dict[str, torch.Tensor]]:
@@ -77,6 +78,22 @@ def go_on(rank: int, folder: str, shares: bool) -> list[dict[str, torch.Tensor]]
         else:
             found.append({name: whole(weight).clone() for name, weight in method.state_dict().items()})
     return found
+
+
+def by_name(rank: int | None, folder: str) -> list[Fitted]:
+    """Train models that are read from a folder, by two processes in shares: with each way to keep a reference."""
+    model, other = f"{folder}/model", f"{folder}/other"
+    options: list[dict[str, Any]] = [
+        {},
+        {"reference": other},
+        {"reference_way": "copy"},
+        {"lora": {"r": 2}, "retain_loss_type": "NLL"},
+    ]
+    fits = [Fit("GradDiff", {"model": model, "retain_loss_type": "KL", **more}, strategy="fsdp2") for more in options]
+    if rank is None:
+        return [run(fit) for fit in fits]
+    with patch("unlearun.methods.base.load_model", None), patch("unlearun.methods.referenced.load_model", None):
+        return [run(fit._replace(batch_size=4), rank) for fit in fits]  # nothing is loaded whole
 
 
 def refused(rank: int, folder: str) -> str:
@@ -100,4 +117,5 @@ def all_of(rank: int, folder: str) -> dict[str, Any]:
         "file": go_on(rank, folder, shares=False),
         "shares": go_on(rank, folder, shares=True),
         "refused": refused(rank, folder),
+        "by name": by_name(rank, folder),
     }

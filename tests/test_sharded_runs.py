@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import sharded_runs
 import torch
-from conftest import make_tokenizer
+from conftest import make_llama, make_tokenizer
 from processes import in_two_processes
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
@@ -19,6 +19,8 @@ from unlearun.models import export_checkpoint
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
+    make_llama(seed=3).save_pretrained(folder / "model")
+    make_llama(seed=4).save_pretrained(folder / "other", max_shard_size="20KB")
     return folder, in_two_processes(sharded_runs.all_of, str(folder))
 
 
@@ -74,6 +76,19 @@ def test_a_checkpoint_of_one_file_is_exported(both, tmp_path):
 def test_a_checkpoint_with_other_adapters_is_refused_by_all_processes(both):
     for rank in both[1]:
         assert "the checkpoint has 0 weights of adapters, the model 4" in rank["refused"]
+
+
+def test_models_that_are_read_in_shares_train_as_those_that_are_read_whole(both):
+    folder, found = both
+    alone = sharded_runs.by_name(None, str(folder))
+    for rank in found:
+        for one, expected in zip(rank["by name"], alone, strict=True):
+            for step, other in zip(one.steps, expected.steps, strict=True):
+                assert step == pytest.approx(other, rel=1e-6, abs=1e-9)
+            assert one.weights.keys() == expected.weights.keys()
+            for name, weight in expected.weights.items():
+                torch.testing.assert_close(one.weights[name], weight, rtol=1e-5, atol=1e-7)
+    assert len({fitted.steps[-1]["train/retain_loss"] for fitted in alone}) == 3  # a copy is the same reference
 
 
 def flat(records):

@@ -23,6 +23,7 @@ from unlearun.models import (
     LoRA,
     ModelLike,
     Policy,
+    StoredWeights,
     TokenizerLike,
     adapter_names,
     add_adapters,
@@ -33,6 +34,7 @@ from unlearun.models import (
     lasting_name,
     load_model,
     load_tokenizer,
+    open_shares,
     shard,
 )
 from unlearun.ops import sequence_logprobs, token_kl
@@ -139,6 +141,7 @@ class UnlearningMethod(TrainedModule):
         self.trust_remote_code = trust_remote_code
         self.model_name = model if isinstance(model, str) else None
         self._tokenizer = tokenizer
+        self._stored: StoredWeights | None = None
         if not isinstance(model, str):
             self._adopt(model)
             # The weights may change before the first step asks for the reference, so it is made here.
@@ -228,8 +231,7 @@ class UnlearningMethod(TrainedModule):
             if "policy" not in self._modules:
                 if self.model_name is None:
                     raise UnlearunError("there is no model to load")
-                trusted = self.trust_remote_code
-                self._adopt(load_model(self.model_name, self.dtype_name, self.load_in_4bit, trusted))
+                self._adopt(self._load(self.model_name))
         if self.device_mesh is not None:
             self._shard(self.device_mesh)
 
@@ -282,6 +284,15 @@ class UnlearningMethod(TrainedModule):
         self.policy.eval()
         self.release_reference()
 
+    def _load(self, name: str) -> PreTrainedModel:
+        """Load the model or, where it will be sharded, build it without weights if it can be read in shares."""
+        if self.device_mesh is not None and not self.load_in_4bit:
+            opened = open_shares(name, self.dtype_name, self.trust_remote_code)
+            if opened is not None:
+                bare, self._stored = opened
+                return bare
+        return load_model(name, self.dtype_name, self.load_in_4bit, self.trust_remote_code)
+
     def _shard(self, mesh: DeviceMesh) -> None:
         """Spread the policy, and a copy that is its reference, over the processes."""
         if mesh["tensor_parallel"].size() > 1:
@@ -296,8 +307,10 @@ class UnlearningMethod(TrainedModule):
         for loop in (fit_loop, trainer.validate_loop, trainer.test_loop, trainer.predict_loop):
             loop.inference_mode = False  # a weight that came together in it first could not be trained later
         if not is_sharded(self.policy):
-            self.shard_reference(mesh["data_parallel"])
+            self.shard_reference(mesh["data_parallel"], self._stored)
             shard(self.policy, mesh["data_parallel"])
+            if self._stored is not None:
+                self._stored.fill(self.policy, trainer.strategy.root_device)
 
     def _adopt(self, model: PreTrainedModel) -> None:
         self.policy = Policy(model)

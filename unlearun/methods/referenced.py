@@ -26,10 +26,12 @@ from unlearun.models import (
     OriginalWeights,
     Reference,
     SplitReference,
+    StoredWeights,
     check_comparable,
     has_adapters,
     is_sharded,
     load_model,
+    open_shares,
     shard,
     weights_digest,
 )
@@ -129,16 +131,26 @@ class ReferencedModule(EvaluatedModule):
         self.reference.convert(self.trainer.precision_plugin.convert_module)
         log.info("reference: %s", self.reference.describe())
 
-    def shard_reference(self, mesh: DeviceMesh) -> None:
+    def shard_reference(self, mesh: DeviceMesh, stored: StoredWeights | None) -> None:
         """Spread a copy that is the reference over processes, before the policy is, which then cannot be copied.
 
         Args:
             mesh: Of one dimension.
+            stored: What the policy is to be filled from, if it has no weights yet.
         """
-        if self.reference_way == "copy" or self._given[0] is not None:
+        given = self._given[0]
+        opened = None
+        if isinstance(given, str) and self.needs_reference and self._reference is None:
+            opened = open_shares(given, self.dtype_name, self.trust_remote_code)
+        if opened is not None:
+            self._reference, stored = FrozenCopy(opened[0], copy=False), opened[1]
+        elif self.reference_way == "copy" or given is not None:
             self.keep_reference()
+            stored = stored if given is None else None
         if isinstance(self._reference, FrozenCopy):
             shard(self._reference.policy, mesh)
+            if stored is not None:
+                stored.fill(self._reference.policy, self.trainer.strategy.root_device)
 
     def release_reference(self) -> None:
         """Free the device of the reference, but for shares, which are small and stay where their owner put them."""

@@ -23,6 +23,7 @@ from unlearun.models.reference import (
 )
 from unlearun.models.reference_cache import CachedLogprobs, weights_digest
 from unlearun.models.sharding import is_sharded, is_share, most, shard
+from unlearun.models.share_loading import StoredWeights, open_shares
 from unlearun.models.soundness import check_comparable, token_count
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Policy",
     "Reference",
     "SplitReference",
+    "StoredWeights",
     "TokenizerLike",
     "adapter_names",
     "add_adapters",
@@ -61,6 +63,7 @@ __all__ = [
     "load_tokenizer",
     "merge",
     "most",
+    "open_shares",
     "output_projection",
     "own_alternates",
     "read_alternates",

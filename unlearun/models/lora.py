@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearun.errors import UnlearunError, check_bounds, check_choice, closest
+from unlearun.models.bare import stand_ins
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -114,7 +115,8 @@ def add_adapters(model: PreTrainedModel, lora: LoRA, modules: Iterable[nn.Module
     )
     model.requires_grad_(False)
     # Not by transformers' own integration, which a newer release of one of the two can break.
-    inject_adapter_in_model(settings, model)
+    with stand_ins(model):  # or adapters would have no memory either, and no values
+        inject_adapter_in_model(settings, model)
     settings.base_model_name_or_path = base or model.config.name_or_path
 
 
