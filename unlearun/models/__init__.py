@@ -22,7 +22,7 @@ from unlearun.models.reference import (
     SplitReference,
 )
 from unlearun.models.reference_cache import CachedLogprobs, weights_digest
-from unlearun.models.sharding import is_sharded, is_share, most, shard
+from unlearun.models.sharding import is_sharded, is_share, length, most, shard
 from unlearun.models.share_loading import StoredWeights, open_shares
 from unlearun.models.soundness import check_comparable, token_count
 
@@ -59,6 +59,7 @@ __all__ = [
     "is_sharded",
     "is_share",
     "lasting_name",
+    "length",
     "load_model",
     "load_tokenizer",
     "merge",

@@ -6,7 +6,6 @@ import logging
 import math
 from collections import deque
 from statistics import median
-from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from unlearun.errors import UnlearunError, check_bounds
 from unlearun.methods import UnlearningMethod
+from unlearun.models import is_share, length
 from unlearun.runs.checkpoint import find_checkpoint
 
 log = logging.getLogger(__name__)
@@ -80,17 +80,17 @@ class DivergenceGuard(Callback):
             DivergenceError: One of them is not finite.
         """
         trainer = method.trainer
-        length = gradient_length(method)
+        size = gradient_length(method)
         losses = {name: float(part) for name, part in parts.items()}
         broken = [f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)]
         # With a scaler some steps overflow, and are left out by it.
-        if length is not None and not math.isfinite(length) and str(trainer.precision) != "16-mixed":
-            broken.append(f"the gradient's length is {length}")
+        if size is not None and not math.isfinite(size) and str(trainer.precision) != "16-mixed":
+            broken.append(f"the gradient's length is {size}")
         if trainer.strategy.reduce_boolean_decision(bool(broken), all=False):
             what = ", ".join(broken) or "the loss of another process is not finite"
             raise DivergenceError(f"step {trainer.global_step + 1}: {what}; {_kept(trainer, method)}\n{UNSTABLE}")
-        if length is not None and math.isfinite(length):
-            self._note(length, trainer)
+        if size is not None and math.isfinite(size):
+            self._note(size, trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compare with step 0.
@@ -113,14 +113,14 @@ class DivergenceGuard(Callback):
                     f"0; {_kept(trainer)}\n{COLLAPSED}; --guard.floor 0 lets a run go on"
                 )
 
-    def _note(self, length: float, trainer: Trainer) -> None:
+    def _note(self, size: float, trainer: Trainer) -> None:
         usual = median(self._lengths) if len(self._lengths) == WINDOW else 0.0
-        if self.spike > 0 and usual > 0 and length > self.spike * usual and trainer.is_global_zero:
+        if self.spike > 0 and usual > 0 and size > self.spike * usual and trainer.is_global_zero:
             log.warning(
                 "step %d: the gradient is %.3g long, %.0f times the median of the last %d",
-                *(trainer.global_step + 1, length, length / usual, WINDOW),
+                *(trainer.global_step + 1, size, size / usual, WINDOW),
             )
-        self._lengths.append(length)
+        self._lengths.append(size)
 
 
 @torch.no_grad()
@@ -133,8 +133,7 @@ def gradient_length(method: UnlearningMethod) -> float | None:
     gradients = [weight.grad for weight in method.policy.parameters() if weight.grad is not None]
     if not gradients:
         return None
-    length: Any = torch.nn.utils.get_total_norm(gradients)
-    return float(length.full_tensor() if hasattr(length, "full_tensor") else length)
+    return float(length(gradients))
 
 
 def _kept(trainer: Trainer, method: UnlearningMethod | None = None) -> str:
@@ -147,10 +146,15 @@ def _kept(trainer: Trainer, method: UnlearningMethod | None = None) -> str:
     checkpoint = find_checkpoint(trainer)
     if checkpoint is None:
         return "the step was not taken, and no checkpoint is kept (enable_checkpointing)"
-    finite = method is not None and all(bool(weight.isfinite().all()) for weight in method.policy.parameters())
+    finite = method is not None and all(bool(_here(weight).isfinite().all()) for weight in method.policy.parameters())
     if trainer.strategy.reduce_boolean_decision(finite):
         checkpoint.save_last_step(trainer)
     good = checkpoint.latest if finite else checkpoint.evaluated
     if good is None:
         return "the last good weights are those that the run began with"
     return f"the last good weights are in {good} (unlearun export CKPT DIR)"
+
+
+def _here(weight: Tensor) -> Tensor:
+    """Return what this process has of a weight."""
+    return weight.to_local() if is_share(weight) else weight  # type: ignore[attr-defined]
