@@ -116,17 +116,19 @@ class RowSets:
             UnlearunError: A file is missing, empty or broken, or rows lack what they need.
         """
         if not self._items:
-            items = {}
-            for name, source in self.sources.items():
-                where = f"the {name} set"
-                with uncollected():
-                    rows = read_rows(source, where)
-                    items[name] = check_rows(rows, self.keys, where, needs_alternate=name == "forget")
-            self._check_duplicates(items)
-            self._check_overlap(items)
-            self._check_holdout(items)
-            self._items = items
+            with uncollected():
+                self._items = self._read()
         return self._items
+
+    def _read(self) -> dict[str, list[Item]]:
+        items = {}
+        for name, source in self.sources.items():
+            where = f"the {name} set"
+            items[name] = check_rows(read_rows(source, where), self.keys, where, needs_alternate=name == "forget")
+        self._check_duplicates(items)
+        self._check_overlap(items)
+        self._check_holdout(items)
+        return items
 
     def format(self, formatter: Formatter) -> None:
         """Make token ids of all rows, or read what an earlier start made of them.
