@@ -257,7 +257,7 @@ class Unlearning:
             raise UnlearunError("there are no data yet; call load_data(forget_data=..., retain_data=...) first")
         return self.data
 
-    def _make_trainer(self, arguments: dict[str, Any], existing: Path | None) -> Trainer:
+    def _make_trainer(self, arguments: dict[str, Any], existing: Path | None = None) -> Trainer:
         _check_arguments(Trainer, arguments)
         completed = {**runs.TRAINER_DEFAULTS, **arguments}
         run = runs.run_arguments(completed, self.output_dir, self.method, self._write_config, existing)
