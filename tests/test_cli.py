@@ -8,11 +8,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 import torch
 import yaml
 from conftest import FORGET, RETAIN, make_llama, make_tokenizer
+from lightning.pytorch import strategies
 from transformers import AutoModelForCausalLM
 
 from unlearun.__main__ import main
@@ -24,6 +26,11 @@ from unlearun.shipped import configs_root
 CONFIGS = sorted(str(file.relative_to(configs_root()).with_suffix("")) for file in configs_root().rglob("*.yaml"))
 WHOLE = [name for name in CONFIGS if "/" not in name]
 LAYERED = [name for name in CONFIGS if "/" in name]
+FOR_GPUS = {
+    "trainer/fsdp1": strategies.FSDPStrategy,
+    "trainer/deepspeed_zero2": strategies.DeepSpeedStrategy,
+    "trainer/deepspeed_zero3": strategies.DeepSpeedStrategy,
+}
 
 
 @pytest.fixture
@@ -54,7 +61,33 @@ def test_there_is_a_config_for_each_method():
     assert classes == {method.__name__ for method in METHODS}
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.fixture
+def gpus(monkeypatch):
+    """Let Lightning believe that there are two, and DeepSpeed."""
+    monkeypatch.setattr("lightning.pytorch.accelerators.cuda.num_cuda_devices", lambda: 2)
+    monkeypatch.setattr("lightning.fabric.accelerators.cuda.num_cuda_devices", lambda: 2)
+    monkeypatch.setitem(sys.modules, "deepspeed", MagicMock())
+    for found in ("_DEEPSPEED_AVAILABLE", "_DEEPSPEED_GREATER_EQUAL_0_16"):
+        monkeypatch.setattr(f"lightning.pytorch.strategies.deepspeed.{found}", True)
+
+
+@pytest.mark.parametrize("name", FOR_GPUS)
+def test_every_config_for_gpus_is_parsed_and_instantiated(name, tmp_path, gpus):
+    cli = UnlearunCLI([*resolve_configs(layers_of(name)), "--output_dir", str(tmp_path)], run=False)
+    assert type(cli.trainer.strategy) is FOR_GPUS[name]
+    assert cli.trainer.num_devices == 2
+    if name.startswith("trainer/deepspeed"):
+        assert cli.trainer.strategy.config["zero_optimization"]["stage"] == int(name[-1])
+
+
+def test_what_deepspeed_and_fsdp1_lack_is_said_in_a_line(small, capsys):
+    """There is no GPU, or no package, in the environment of these tests."""
+    for strategy, reason in (("fsdp", "requires a GPU accelerator"), ("deepspeed_stage_2", "pip install -U deepspeed")):
+        assert main(["fit", "--config", "simnpo", *small, "--trainer.strategy", strategy]) == 2
+        assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name not in FOR_GPUS])
 def test_every_config_is_parsed_and_instantiated(name, tmp_path):
     arguments = resolve_configs(layers_of(name))
     cli = UnlearunCLI([*arguments, "--output_dir", str(tmp_path)], run=False)
@@ -63,7 +96,7 @@ def test_every_config_is_parsed_and_instantiated(name, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", [name for name in CONFIGS if not name.startswith("models/")])
+@pytest.mark.parametrize("name", [name for name in CONFIGS if not name.startswith("models/") and name not in FOR_GPUS])
 def test_every_config_runs_a_batch(name, small, tmp_path, capsys):
     arguments = [*layers_of(name), *small, "--trainer.fast_dev_run", "true", "--trainer.profiler", "null"]
     arguments += ["--data.alternate_key", "null"]  # these rows have no other answers: AltPO's are made up

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 
 from unlearun.data import AlternateKind, UnlearningDataModule, alternate_texts
 from unlearun.errors import UnlearunError, check_bounds
@@ -86,6 +86,11 @@ class AltPO(DPO):
         earlier = Path(trainer.ckpt_path).parent.parent if trainer.ckpt_path else None
         found: list[list[str]] | None = None if earlier is None else read_alternates(earlier, examples)
         found = trainer.strategy.broadcast(found)  # one choice for all processes
+        if found is None and isinstance(trainer.strategy, FSDPStrategy):
+            raise UnlearunError(
+                f"under {type(trainer.strategy).__name__} the model cannot make up other answers before it is trained; "
+                "use --trainer.strategy fsdp2, or name those of the rows with --data.alternate_key"
+            )
         if found is None:
             log.info("making up %d other answers to %d questions, once", self.alternates, len(examples))
             # The others only where nothing is sharded: those that share a model must run it together.

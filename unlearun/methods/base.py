@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch import Tensor, nn
 
 from unlearun.data import AlternateKind, Batch
 from unlearun.errors import UnlearunError, check_bounds, check_choice
 from unlearun.methods.referenced import NeedOf, ReferenceWay
+from unlearun.methods.strategies import check, prepare
 from unlearun.methods.training import Term, TrainedModule
 from unlearun.models import (
     CHECKPOINT_KEY,
@@ -29,18 +31,15 @@ from unlearun.models import (
     add_adapters,
     base_name,
     checkpoint_layers,
-    is_sharded,
     is_share,
     lasting_name,
     load_model,
     load_tokenizer,
     open_shares,
-    shard,
 )
 from unlearun.ops import sequence_logprobs, token_kl
 
 if TYPE_CHECKING:
-    from torch.distributed.device_mesh import DeviceMesh
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -223,6 +222,16 @@ class UnlearningMethod(TrainedModule):
             self._tokenizer = load_tokenizer(source, self.trust_remote_code)
         return self._tokenizer
 
+    def setup(self, stage: str) -> None:
+        """See `EvaluatedModule`; DeepSpeed takes what it finds, and what is loaded later would be in its way.
+
+        Args:
+            stage: fit, validate, test or predict.
+        """
+        super().setup(stage)
+        if isinstance(self.trainer.strategy, DeepSpeedStrategy):
+            self.configure_model()
+
     def configure_model(self) -> None:
         """Load the model, once; Lightning calls this after the data has been checked."""
         # On the CPU: Lightning calls this inside the context of its device, which transformers would take for a
@@ -232,8 +241,7 @@ class UnlearningMethod(TrainedModule):
                 if self.model_name is None:
                     raise UnlearunError("there is no model to load")
                 self._adopt(self._load(self.model_name))
-        if self.device_mesh is not None:
-            self._shard(self.device_mesh)
+        prepare(self, self._stored)
 
     def on_fit_start(self) -> None:
         """Put the policy in train mode, and the reference in the precision that the policy has by now."""
@@ -252,6 +260,7 @@ class UnlearningMethod(TrainedModule):
         """
         self.check_positions()
         self.check_wrappers()
+        check(self)
         if any(isinstance(callback, GradientAccumulationScheduler) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
             raise UnlearunError("the accumulation must not change during a run; use trainer.accumulate_grad_batches")
 
@@ -292,25 +301,6 @@ class UnlearningMethod(TrainedModule):
                 bare, self._stored = opened
                 return bare
         return load_model(name, self.dtype_name, self.load_in_4bit, self.trust_remote_code)
-
-    def _shard(self, mesh: DeviceMesh) -> None:
-        """Spread the policy, and a copy that is its reference, over the processes."""
-        if mesh["tensor_parallel"].size() > 1:
-            raise UnlearunError(
-                f"tensor_parallel_size is {mesh['tensor_parallel'].size()}, and a model is sharded by rows of its "
-                "weights alone: use --trainer.strategy fsdp2, or set tensor_parallel_size: 1"
-            )
-        if self.load_in_4bit:
-            raise UnlearunError("load_in_4bit does not work with FSDP2, which cannot shard packed weights; use ddp")
-        trainer: Any = self.trainer
-        fit_loop = trainer.fit_loop.epoch_loop.val_loop
-        for loop in (fit_loop, trainer.validate_loop, trainer.test_loop, trainer.predict_loop):
-            loop.inference_mode = False  # a weight that came together in it first could not be trained later
-        if not is_sharded(self.policy):
-            self.shard_reference(mesh["data_parallel"], self._stored)
-            shard(self.policy, mesh["data_parallel"])
-            if self._stored is not None:
-                self._stored.fill(self.policy, trainer.strategy.root_device)
 
     def _adopt(self, model: PreTrainedModel) -> None:
         self.policy = Policy(model)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
+from lightning.pytorch.strategies import FSDPStrategy
 from torch import distributed
 
 from unlearun.data import Batch, Example, UnlearningDataModule, collate
@@ -131,6 +132,11 @@ class ReferencedModule(EvaluatedModule):
         self.reference.convert(self.trainer.precision_plugin.convert_module)
         log.info("reference: %s", self.reference.describe())
 
+    @property
+    def has_copy(self) -> bool:
+        """Whether the reference, if there is one, is a model of its own."""
+        return self.reference_way == "copy" or self._given[0] is not None
+
     def shard_reference(self, mesh: DeviceMesh, stored: StoredWeights | None) -> None:
         """Spread a copy that is the reference over processes, before the policy is, which then cannot be copied.
 
@@ -144,7 +150,7 @@ class ReferencedModule(EvaluatedModule):
             opened = open_shares(given, self.dtype_name, self.trust_remote_code)
         if opened is not None:
             self._reference, stored = FrozenCopy(opened[0], copy=False), opened[1]
-        elif self.reference_way == "copy" or given is not None:
+        elif self.has_copy:
             self.keep_reference()
             stored = stored if given is None else None
         if isinstance(self._reference, FrozenCopy):
@@ -174,6 +180,8 @@ class ReferencedModule(EvaluatedModule):
         """Choose what is computed once, before step 0, instead of live."""
         data = getattr(self._trainer, "datamodule", None)
         if not isinstance(data, UnlearningDataModule) or self.reference_way not in ("auto", "cache"):
+            return set()
+        if isinstance(self.trainer.strategy, FSDPStrategy):  # a model runs within a step alone
             return set()
         needs = self._kinds() - {"hidden", "weights"}  # states of a few layers cost less live
         if "logits" in needs and not self._can_cache_states(data):

@@ -7,7 +7,7 @@ from unlearun.models.export import CHECKPOINT_KEY, export_checkpoint, save_folde
 from unlearun.models.generation import greedy_answers
 from unlearun.models.gradients import gradient_norms
 from unlearun.models.head import FrozenHead
-from unlearun.models.layers import check_layer, choose_layers, find_layers, output_projection
+from unlearun.models.layers import check_layer, choose_layers, find_layers, layer_classes, output_projection
 from unlearun.models.loading import ModelLike, TokenizerLike, base_name, lasting_name, load_model, load_tokenizer
 from unlearun.models.lora import LoRA, adapter_names, add_adapters, has_adapters, scale_adapters
 from unlearun.models.memory import return_freed_memory
@@ -59,6 +59,7 @@ __all__ = [
     "is_sharded",
     "is_share",
     "lasting_name",
+    "layer_classes",
     "length",
     "load_model",
     "load_tokenizer",

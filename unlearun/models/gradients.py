@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unlearun.data import Batch
+from unlearun.errors import UnlearunError
 from unlearun.models.policy import Policy
 from unlearun.models.sharding import is_sharded, length, turns
 from unlearun.ops import sequence_logprobs
@@ -26,7 +27,14 @@ def gradient_norms(policy: Policy, batch: Batch) -> Tensor:
 
     Returns:
         ``(B,)`` 2-norms, in float32; 0 of a row without labels.
+
+    Raises:
+        UnlearunError: The strategy does not let the weights be seen.
     """
+    if policy.runs_together:
+        raise UnlearunError(
+            "mia_grad_norm needs the weights, which this strategy hides; use fsdp2 or ddp, or leave it out"
+        )
     rows = batch.mask.any(-1).nonzero()[:, 0].tolist()
     frozen = [weight for weight in policy.parameters() if not weight.requires_grad]
     lengths: dict[int, float] = {}

@@ -69,6 +69,15 @@ def find_layers(model: PreTrainedModel) -> LayerList:
     return found[0]
 
 
+def layer_classes(model: PreTrainedModel) -> set[type[nn.Module]]:
+    """Return the classes of a model's decoder layers, which FSDP1 wraps one by one.
+
+    Args:
+        model: A causal LM of transformers.
+    """
+    return {type(layer) for layer in find_layers(model).layers}
+
+
 def check_layer(layer: int, depth: int) -> int:
     """Return a layer's number once it is known to exist.
 

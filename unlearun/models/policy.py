@@ -46,12 +46,17 @@ class Policy(nn.Module):
         model: A causal LM of transformers. It is put in train mode, so that its dropout, if any, is on in training.
         share_prefixes: False runs each row by itself. True does so where dropout is on, where the architecture
             cannot do otherwise, and where it would save little.
+
+    Attributes:
+        runs_together: Whether all processes must run it equally often, for they share its weights in a way that does
+            not show in them; those of FSDP2 do.
     """
 
     def __init__(self, model: PreTrainedModel, share_prefixes: bool = True) -> None:
         super().__init__()
         self.model = model.train()
         self.share_prefixes = share_prefixes
+        self.runs_together = False
         self._head_is_known = False
         self._can_branch: dict[int | None, bool] = {}
         self._below: Below | None = None

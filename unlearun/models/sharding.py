@@ -92,7 +92,7 @@ def most(count: int, policy: Policy) -> int:
         count: How often this process would run it.
         policy: Sharded or not.
     """
-    return _across(count, policy, distributed.ReduceOp.MAX) if is_sharded(policy) else count
+    return _across(count, policy, distributed.ReduceOp.MAX) if _together(policy) else count
 
 
 def turns(count: int, policy: Policy) -> Iterator[int | None]:
@@ -137,7 +137,7 @@ def in_company(policy: Policy, work: Callable[[], T]) -> T:
     Returns:
         What it returned.
     """
-    if not is_sharded(policy):
+    if not _together(policy):
         return work()
 
     def announce(*_: object) -> None:
@@ -156,6 +156,10 @@ def in_company(policy: Policy, work: Callable[[], T]) -> T:
         return result
 
     return policy.run(run)
+
+
+def _together(policy: Policy) -> bool:
+    return policy.runs_together or is_sharded(policy)
 
 
 def _across(value: int, policy: Policy, operation: Any) -> int:  # noqa: ANN401 - torch has no type for it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from importlib.metadata import version
@@ -15,13 +16,16 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from unlearun.data import UnlearningDataModule
 from unlearun.files import write_whole
 from unlearun.methods import UnlearningMethod
-from unlearun.models import is_sharded, save_model
+from unlearun.methods.strategies import hides_weights, whole_weights
+from unlearun.models import is_sharded, save_folder, save_model
 from unlearun.records import Evaluation
 from unlearun.report import log_evaluation, run_summary
 from unlearun.runs.checkpoint import RunCheckpoint, remove
 from unlearun.runs.guard import DivergenceGuard
 from unlearun.runs.resume import is_finished
 from unlearun.runs.run_folder import RunFolder, RunLogger
+
+log = logging.getLogger(__name__)
 
 
 class RunRecorder(Callback):
@@ -127,9 +131,19 @@ class RunRecorder(Callback):
             return
         pl_module.finish()
         finished = trainer.strategy.broadcast(is_finished(self.folder))  # as the first process sees it
-        if not finished and (trainer.is_global_zero or is_sharded(pl_module.policy)):  # whose shares all have
+        if not finished and hides_weights(trainer.strategy):
+            self._save_hidden(trainer, pl_module, self.folder / "model")
+        elif not finished and (trainer.is_global_zero or is_sharded(pl_module.policy)):  # whose shares all have
             alone = pl_module.lora is not None and pl_module.lora.save == "adapter"
             save_model(pl_module.model, pl_module.tokenizer, self.folder / "model", alone)
+
+    def _save_hidden(self, trainer: Trainer, method: UnlearningMethod, folder: Path) -> None:
+        weights = whole_weights(method)
+        if weights is None:
+            name = type(trainer.strategy).__name__
+            log.warning("%s hides the weights, so %s is not written; export a checkpoint", name, folder)
+        elif trainer.is_global_zero:
+            save_folder(method.model, method.tokenizer, folder, weights)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write one file a set with every question, answer and generation."""

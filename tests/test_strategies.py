@@ -1,0 +1,110 @@
+"""What FSDP1 and DeepSpeed, which need GPUs, can be seen to do without one, and what is refused in a line."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import families
+import fits
+import pytest
+from conftest import FORGET, RETAIN, make_llama, make_tokenizer
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
+from processes import in_two_processes
+from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+
+from unlearun import NPO, RMU, FineTune, SimNPO, UnlearningDataModule
+from unlearun.errors import UnlearunError
+from unlearun.methods.strategies import check, hides_weights, prepare
+from unlearun.models import LoRA, layer_classes
+
+CASES = [
+    ("SimNPO", {"beta": 0.1}),
+    ("RMU", {"target_layer": [0, 1], "adaptive": True, "alpha": 3.0, "reference_way": "copy"}),
+    ("NPO", {"lora": {"r": 4}, "retain_loss_type": "KL"}),
+]
+
+
+def attached(method, strategy, **settings):
+    """Let a method believe that a Trainer with a strategy runs it."""
+    method._trainer = SimpleNamespace(
+        strategy=strategy, gradient_clip_val=None, gradient_clip_algorithm=None, **settings
+    )
+    return method
+
+
+@pytest.mark.parametrize("name", families.FAMILIES)
+def test_fsdp1_wraps_the_decoder_layers_of_every_family(name):
+    model = families.make_family(name)
+    strategy = FSDPStrategy()
+    prepare(attached(SimNPO(model, tokenizer=make_tokenizer()), strategy), None)
+    policy = strategy.kwargs["auto_wrap_policy"]
+    assert isinstance(policy, ModuleWrapPolicy)
+    wrapped = [module for module in model.modules() if policy(module, recurse=False, nonwrapped_numel=0)]
+    assert len(wrapped) == families.LAYERS
+    assert {type(module).__name__ for module in wrapped} == {cls.__name__ for cls in layer_classes(model)}
+    assert not any(inner is not outer and inner in wrapped for outer in wrapped for inner in outer.modules())
+
+
+def test_a_wrapping_policy_of_the_user_s_own_stays():
+    strategy = FSDPStrategy(auto_wrap_policy={type(make_llama().model.norm)})
+    own = strategy.kwargs["auto_wrap_policy"]
+    prepare(attached(SimNPO(make_llama(), tokenizer=make_tokenizer()), strategy), None)
+    assert strategy.kwargs["auto_wrap_policy"] is own
+
+
+def test_two_processes_of_fsdp1_give_the_losses_of_one():
+    """On a CPU, to which torch's FSDP1 can be talked; evaluations and checkpoints are not seen here."""
+    two = in_two_processes(fits.run_all, [[], []], [fits.Fit(*case, 4, strategy="fsdp1") for case in CASES])
+    for case, *ranks in zip(CASES, *(together for _, together in two), strict=True):
+        alone = fits.run(fits.Fit(*case))
+        assert alone.steps[0] != alone.steps[-1]
+        for steps, _ in ranks:
+            for i, (found, expected) in enumerate(zip(steps, alone.steps, strict=True)):
+                assert found == pytest.approx(expected, rel=1e-4 if i else 1e-5, abs=1e-6), case
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "told"),
+    [
+        (NPO, {}, "the loss of NPO reads the model as it was, which FSDPStrategy cannot put back; keep a whole copy"),
+        (RMU, {"target_layer": 1}, "the loss of RMU reads"),
+        (SimNPO, {"clip": 1.0}, "FSDPStrategy cannot clip a gradient by its length"),
+    ],
+)
+def test_what_fsdp1_cannot_do_is_refused(method, settings, told):
+    clip = settings.pop("clip", None)
+    made = attached(method(make_llama(layers=3), tokenizer=make_tokenizer(), **settings), FSDPStrategy())
+    made._trainer.gradient_clip_val = clip
+    with pytest.raises(UnlearunError, match=told):
+        check(made)
+
+
+def test_what_fsdp1_can_do_is_not():
+    for settings in ({"reference_way": "copy"}, {"lora": LoRA(r=2)}):
+        check(attached(NPO(make_llama(), tokenizer=make_tokenizer(), **settings), FSDPStrategy()))
+    check(attached(FineTune(make_llama(), tokenizer=make_tokenizer()), FSDPStrategy()))
+    check(attached(NPO(make_llama(), tokenizer=make_tokenizer()), DDPStrategy()))
+    assert not hides_weights(DDPStrategy())
+
+
+def test_tensor_parallel_shares_are_refused():
+    """Lightning's own ModelParallelStrategy makes them unless told otherwise."""
+    method = attached(SimNPO(make_llama(), tokenizer=make_tokenizer()), None)
+    mesh = {"tensor_parallel": SimpleNamespace(size=lambda: 2)}
+    method._device_mesh = mesh
+    with pytest.raises(UnlearunError, match="tensor_parallel_size is 2"):
+        prepare(method, None)
+
+
+def test_altpo_makes_nothing_up_under_fsdp1():
+    from unlearun import AltPO
+
+    method = AltPO(make_llama(), tokenizer=make_tokenizer(), lora=LoRA(r=2))
+    strategy = FSDPStrategy()
+    attached(method, strategy, ckpt_path=None)
+    strategy.broadcast = lambda value: value
+    data = UnlearningDataModule(FORGET, RETAIN)
+    data.connect(make_tokenizer(), ("forget", "retain"), "plausible")
+    method._trainer.datamodule = data
+    with pytest.raises(UnlearunError, match="cannot make up other answers"):
+        method.make_ready()
