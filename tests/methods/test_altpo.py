@@ -13,6 +13,7 @@ from unlearun.data import UnlearningDataModule, choose_refusal
 from unlearun.errors import UnlearunError
 from unlearun.methods import DPO, AltPO
 from unlearun.models import AlternateSettings, Policy, own_alternates, read_alternates, write_alternates
+from unlearun.runs import DivergenceGuard
 
 QUIET = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
 OTHERS = [["In Rome.", "In Lima.", "In Bonn."], ["Nuts."], ["A cook.", "A judge."], ["Bo.", "Ox."]]
@@ -178,7 +179,8 @@ def test_they_stand_in_the_run_folder_and_a_run_that_goes_on_reads_them(tmp_path
     checkpoint = next((folder / "checkpoints").glob("*.ckpt"))
     unlearner = Unlearning("altpo", "tiny", alternates=2, alternate_tokens=4)
     unlearner.load_data(*map(str, files), batch_size=2, max_new_tokens=3)
-    trainer = unlearner._make_trainer({"max_epochs": 2, "enable_progress_bar": False, "accelerator": "cpu"})
+    settings = {"max_epochs": 2, "enable_progress_bar": False, "accelerator": "cpu"}
+    trainer = unlearner._make_trainer({**settings, "callbacks": [DivergenceGuard(floor=0.0)]})
     trainer.fit(unlearner.method, datamodule=unlearner.data, ckpt_path=str(checkpoint))
     assert json.loads((unlearner.method.run_folder / "alternates.json").read_text()) == changed
 
