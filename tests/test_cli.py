@@ -253,7 +253,8 @@ def test_what_cannot_go_on_is_explained(small, tmp_path, capsys):
     folder = broken_off(Path("outputs") / "simnpo" / "1")
     differs = said(*given, "--ckpt_path", "last", "--optimizer.lr", "0.5")
     assert f"{folder} differs in optimizer.init_args.lr (0.0005 there, 0.5 here)" in differs
-    assert "leave --ckpt_path out" in said("fit", "--resume", str(folder), "--ckpt_path", "x")
+    (checkpoint,) = (folder / "checkpoints").iterdir()
+    assert "leave --ckpt_path out" in said("fit", "--resume", str(folder), "--ckpt_path", str(checkpoint))
     assert "--resume is for fit" in said("validate", "--config", "simnpo", *small, "--resume", str(folder))
     used = RunFolder(tmp_path, "simnpo", folder)
     assert used.path == folder
