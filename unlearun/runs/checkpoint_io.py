@@ -61,8 +61,10 @@ class WholeCheckpointIO(TorchCheckpointIO):
 
 
 def _unwritten(file: Path, error: Exception) -> str:
-    others = [one for one in file.parent.glob("*.ckpt") if one != file]
+    place = file.with_name(file.name.lstrip("."))
+    others = [one for one in file.parent.glob("*.ckpt") if one not in (file, place)]
     last = max(others, key=lambda one: one.stat().st_mtime, default=None)
     kept = "there was none before" if last is None else f"the last good one is {last}"
-    reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[0]
-    return f"the checkpoint {file} could not be written ({reason}); {kept}. Make room, and go on with --resume RUN"
+    # torch's own writer says at which position it was, and not that the disk took no more.
+    reason = getattr(error, "strerror", None) or "the disk is full, or cannot be written"
+    return f"the checkpoint {place} could not be written ({reason}); {kept}. Make room, and go on with --resume RUN"
