@@ -6,6 +6,7 @@ import ast
 import json
 import logging
 import pickle
+import time
 import zipfile
 from html.parser import HTMLParser
 from pathlib import Path
@@ -116,6 +117,19 @@ def test_a_checkpoint_runs_nothing_wherever_it_is_named(wrapped, place, capsys):
     assert not mark.exists()
     torch.load(file, weights_only=False) if wrapped else pickle.loads(file.read_bytes())  # elsewhere it would have run
     assert mark.exists()
+
+
+def test_a_name_of_a_million_letters_in_a_checkpoint_is_refused_at_once(tmp_path):
+    """To say that it is not allowed, torch looks for words in it, in a time that grows with the square of its size."""
+    torch.save({}, tmp_path / "whole.ckpt")
+    with zipfile.ZipFile(tmp_path / "whole.ckpt") as whole, zipfile.ZipFile(tmp_path / "x.ckpt", "w") as made:
+        for name in whole.namelist():
+            hostile = b"\x80\x02c" + b"a" * 1_000_000 + b"\nx\n."
+            made.writestr(name, hostile if name.endswith("data.pkl") else whole.read(name))
+    start = time.monotonic()
+    with pytest.raises(UnlearunError, match=r"cannot be read as a checkpoint: it holds 'aaa.*\.\.\., which is code"):
+        read_checkpoint(tmp_path / "x.ckpt")
+    assert time.monotonic() - start < 10
 
 
 def test_a_checkpoint_is_never_fetched(place, capsys):

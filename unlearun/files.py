@@ -8,6 +8,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
+def exists(file: Path) -> bool:
+    """Say whether there is a file of a name, be it one that no file can have.
+
+    Args:
+        file: Where it would be.
+    """
+    try:
+        return file.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 @contextmanager
 def written_whole(file: Path) -> Iterator[Path]:
     """Give a name to write under; once that is done, what stands there is on the disk and takes the file's place.
