@@ -29,7 +29,7 @@ from unlearun.models import CachedLogprobs
 from unlearun.models.export import CHECKPOINT_KEY, read_checkpoint
 from unlearun.records import Evaluation, read_reference
 
-EXAMPLES = int(os.environ.get("UNLEARUN_FUZZ", "200"))
+EXAMPLES = int(os.environ.get("UNLEARUN_FUZZ", "150"))
 # No input is larger than some 100 kB: what takes longer hangs.
 MOST_SECONDS = 20.0
 

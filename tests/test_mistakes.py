@@ -550,6 +550,13 @@ def test_a_stale_reference(options, says, place, records, capsys):
     assert main(["validate", *place.fit(*arguments)[1:]]) == 0
 
 
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_another_models_tokenizer_in_what_only_measures(command, place, capsys):
+    said = refused([command, *place.model(fewer_tokens)[1:]], capsys)
+    assert "the tokenizer made token 75, but the model has tokens 0 to 59" in said
+    assert not (place.folder / "outputs").exists()
+
+
 def test_the_process_ends_with_the_status(place):
     done = subprocess.run([sys.executable, "-m", "unlearun", "score", "x"], capture_output=True, text=True, check=False)
     assert done.returncode == 2

@@ -98,6 +98,7 @@ def test_the_pickle_of_an_adapter_is_refused_too(folder, tmp_path):
     settings = {"base_model_name_or_path": str(folder), "peft_type": "LORA", "r": 2, "target_modules": ["q_proj"]}
     (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(settings))
     torch.save({}, tmp_path / "adapter" / "adapter_model.bin")
+    save_file({}, tmp_path / "adapter" / "other.safetensors")
     refused(tmp_path / "adapter", "are a pickle (adapter_model.bin)")
 
 

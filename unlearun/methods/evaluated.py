@@ -99,8 +99,8 @@ class EvaluatedModule(LightningModule):
         self.check_positions()
 
     def on_predict_start(self) -> None:
-        """See `check_positions`."""
-        self.check_positions()
+        """See `check_tokens`."""
+        self.check_tokens()
 
     def on_validation_epoch_start(self) -> None:
         """Choose the metrics: the cheap ones during a fit, all of them at its start and end."""
@@ -242,7 +242,15 @@ class EvaluatedModule(LightningModule):
                 f"the longest row has {data.longest_row} tokens, but the model has {positions} positions; "
                 f"set max_length to {positions} or less"
             )
-        tokens = token_count(self.policy.model)
+        self.check_tokens()
+
+    def check_tokens(self) -> None:
+        """Check that the model has an embedding for every token.
+
+        Raises:
+            UnlearunError: The tokenizer is of another model.
+        """
+        data, tokens = getattr(self.trainer, "datamodule", None), token_count(self.policy.model)
         if isinstance(data, UnlearningDataModule) and data.formatter is not None:
             tokenizer = data.formatter.tokenizer  # it may know more tokens than the model, as long as no row has one
             if len(tokenizer) > tokens and data.highest_token >= tokens:

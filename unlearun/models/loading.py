@@ -256,7 +256,7 @@ def _load_adapter(folder: Path, dtype: str, trusted: bool) -> PreTrainedModel:
         raise UnlearunError(f"{folder} is an adapter, which needs the package peft; pip install 'unlearun[lora]'")
     from peft import PeftModel
 
-    check_files(str(folder), str(folder), {})
+    check_files(str(folder), str(folder), {}, "adapter_model.safetensors")
     with belonging(folder) as base:
         loaded = load_model(base, dtype, trusted=trusted)
     with without_bars(), explained(str(folder), "adapter"):

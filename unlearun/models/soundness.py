@@ -26,13 +26,14 @@ TOKENIZERS = ("tokenizer*", "vocab*", "merges*", "*.model", "*.tiktoken")
 MORE_PLACES = {"causal language model": ", a GGUF file, or 'pocket'"}
 
 
-def check_files(model: str, where: str, how: Mapping[str, str]) -> None:
+def check_files(model: str, where: str, how: Mapping[str, str], weights: str = "*.safetensors*") -> None:
     """Check, before anything reads them, that a model's files are of a kind that can be read safely.
 
     Args:
         model: What the user called it.
         where: Its folder, or a hub id, of which nothing is known yet.
         how: The name of its GGUF file, if it is one.
+        weights: What its files of weights should be called.
 
     Raises:
         UnlearunError: They are not.
@@ -42,7 +43,7 @@ def check_files(model: str, where: str, how: Mapping[str, str]) -> None:
         if find_spec("gguf") is None:
             raise UnlearunError("reading GGUF files needs the package gguf; pip install 'unlearun[gguf]'")
         _check_gguf(folder / how["gguf_file"])
-    elif folder.is_dir() and not any(folder.glob("*.safetensors*")):
+    elif folder.is_dir() and not any(folder.glob(weights)):
         pickles = sorted(file.name for pattern in PICKLES for file in folder.glob(pattern))
         if pickles:
             raise UnlearunError(
