@@ -227,8 +227,12 @@ def rows_with_wrong_answers(rows):
     ]
 
 
-def test_two_processes_find_what_one_finds(tmp_path, monkeypatch):
-    """A whole fit in float64, with cached references of both kinds: the same records, texts and curves, to 1e-8."""
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_two_processes_find_what_one_finds(tmp_path, monkeypatch, capsys, strategy):
+    """A whole fit in float64, with cached references of both kinds: the same records, texts and curves, to 1e-8.
+
+    The first process alone shows its progress and writes events.
+    """
     monkeypatch.chdir(tmp_path)
     make_llama().save_pretrained(tmp_path / "tiny")
     make_tokenizer().save_pretrained(tmp_path / "tiny")
@@ -239,14 +243,15 @@ def test_two_processes_find_what_one_finds(tmp_path, monkeypatch):
         *("--model.retain_loss_type", "KL"),
         *(part for name in ("forget", "retain", "holdout") for part in (f"--data.{name}", f"{name}.json")),
         *("--data.max_new_tokens", "4", "--data.eval_batch_size", "1", "--trainer.precision", "64-true"),
-        *("--trainer.accelerator", "cpu", "--trainer.max_epochs", "2", "--trainer.enable_progress_bar", "false"),
+        *("--trainer.accelerator", "cpu", "--trainer.max_epochs", "2"),
     ]
-    two = ["--trainer.strategy", "ddp", "--trainer.devices", "2", "--data.batch_size", "1"]
+    two = ["--trainer.strategy", strategy, "--trainer.devices", "2", "--data.batch_size", "1"]
     assert main([*command, "--trainer.devices", "1", "--data.batch_size", "2"]) == 0
     ran = [sys.executable, "-m", "unlearun", *command, *two]
     done = subprocess.run(ran, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("run folder:") == 1
+    assert done.stdout.count("Epoch ") == capsys.readouterr().out.count("Epoch ") > 0
     assert {path.name for path in (tmp_path / "outputs" / "npo").iterdir()} == {"1", "2"}
     folders = [tmp_path / "outputs" / "npo" / number for number in ("1", "2")]
     for step in (0, 2, 4):
@@ -261,6 +266,7 @@ def test_two_processes_find_what_one_finds(tmp_path, monkeypatch):
                 assert all(same(record[column], other[column], 1e-8) for column in record), (name, key)
     curves = []
     for folder in folders:
+        assert len(list(folder.glob("events.out.tfevents.*"))) == 1
         events = EventAccumulator(str(folder))
         events.Reload()
         tags = events.Tags()["scalars"]
