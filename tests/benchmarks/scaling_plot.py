@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
+LEAST = 1e-3  # MB and ms are what measuring cannot tell from nothing
 OURS, OTHER, INK, GRID = "#1f6f8b", "#b8661a", "#30363a", "#e4e7e9"
 # What each part is drawn against: its key, the axis, what the seconds are of.
 AXES = {
@@ -42,15 +43,14 @@ def draw(results: Mapping[str, Sequence[Mapping[str, Any]]], picture: Path) -> N
 
 def line(axes: Axes, sizes: Sequence[float], values: Sequence[float], color: str, style: str, label: str) -> None:
     """Draw one number of a part on two logarithmic axes; what is too small to be measured is left out."""
-    shown = [(size, value) for size, value in zip(sizes, values, strict=True) if value > 0]
+    shown = [(size, value) for size, value in zip(sizes, values, strict=True) if value >= LEAST]
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.plot([size for size, _ in shown], [value for _, value in shown], style, color=color, label=label, markersize=5)
     for size, value in shown:
-        below = style.endswith("--")
-        place = (-4, -13 if below else 7)
+        place, side = ((5, -11), "left") if style.endswith("--") else ((2, 7), "right")
         text = f"{value:.2g}" if value < 10 else f"{value:,.0f}"
-        axes.annotate(text, (size, value), place, textcoords="offset points", ha="center", fontsize=8, color=color)
+        axes.annotate(text, (size, value), place, textcoords="offset points", ha=side, fontsize=8, color=color)
     every = [float(y) for one in axes.lines for y in one.get_ydata()]
     if every:  # room for the numbers, and a decade at least, so that noise does not look like growth
         middle, reach = (max(every) * min(every)) ** 0.5, max(10**0.5, 2 * (max(every) / min(every)) ** 0.5)

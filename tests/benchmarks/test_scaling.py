@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from scaling import BARS, missed_bars
+from scaling import BARS, BEGIN, END, README, missed_bars, table
 from scaling_steps import Shape, Work, train
 
 from unlearun.data import collate
@@ -41,6 +41,20 @@ def test_what_100000_rows_may_take_is_checked():
         (line,) = missed_bars([{**fine, name: bar}])
         assert name in line
     assert missed_bars([{**fine, "seconds": float("nan")}])
+
+
+def test_the_table_is_the_one_in_readme():
+    rows = [{"rows": size, "seconds": size / 4e3, "again_seconds": 0.5, "peak_gb": 0.125} for size in (1000, 4000)]
+    models = [{"parameters": 134_515_008, "seconds": 12.3, "peak_gb": 3.0}]
+    made = table({"rows": rows, "models": models}).splitlines()
+    assert made[2:] == [
+        "| preparing | 1,000, 4,000 rows | 0.25, 1 | 0.12, 0.12 |",
+        "| the next start | 1,000, 4,000 rows | 0.5, 0.5 |  |",
+        "| a step | 135 million parameters | 12 | 3.00 |",
+    ]
+    written = README.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0].splitlines()
+    assert written[:2] == made[:2]
+    assert len(written) == 2 + 5
 
 
 def test_a_model_is_trained_on_answers_of_the_length_asked_for(monkeypatch):

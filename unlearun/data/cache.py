@@ -77,7 +77,8 @@ class TokenCache:
             UnlearunError: All rows that cannot be kept, at once; such a set is never written.
         """
         # What a tokenizer written in Python does follows from its code, of which no digest can be made.
-        if self.folder is None or not self.formatter.tokenizer.is_fast or _characters(items) < WORTH:
+        fast = getattr(self.formatter.tokenizer, "is_fast", False)
+        if self.folder is None or not fast or _characters(items) < WORTH:
             return self.formatter.encode(items, where)
         file = self.folder / "tokens" / f"{self._key(items)}.safetensors"
         table = read_table(file)
