@@ -6,6 +6,7 @@ from conftest import FORGET, RETAIN, make_tokenizer
 from lightning.fabric.utilities.data import _set_sampler_epoch
 
 from unlearun.data import UnlearningDataModule
+from unlearun.errors import UnlearunError
 
 
 def make_loader(workers=0):
@@ -28,7 +29,7 @@ def test_a_loader_goes_on_behind_the_last_batch_that_was_handed_out(workers):
     batches = iter(loader)
     next(batches), next(batches)
     state = loader.state_dict()
-    assert state == {"epoch": 3, "batches": 2}
+    assert state == {"epoch": 3, "batches": 2, "together": 1}
     other = make_loader(workers)
     other.load_state_dict(state)
     iterator = iter(other)  # Lightning makes it before it tells the epoch
@@ -40,9 +41,16 @@ def test_a_loader_goes_on_behind_the_last_batch_that_was_handed_out(workers):
 
 def test_a_place_in_another_epoch_is_its_end():
     loader = make_loader()
-    loader.load_state_dict({"epoch": 0, "batches": 4})
+    loader.load_state_dict({"epoch": 0, "batches": 4, "together": 2})
     _set_sampler_epoch(loader, 1)
     assert len(ids(loader)) == 4
+
+
+def test_a_place_within_an_epoch_is_of_no_use_to_other_batches():
+    loader = make_loader()
+    loader.load_state_dict({"epoch": 0, "batches": 1, "together": 2})
+    with pytest.raises(UnlearunError, match="batches of 2 rows over all processes, and would go on with 1"):
+        ids(loader)
 
 
 def test_loading_takes_nothing_from_the_global_random_state():
