@@ -208,6 +208,9 @@ def remove(checkpoint: Path) -> None:
         checkpoint: Which.
     """
     if checkpoint.is_dir():
-        shutil.rmtree(checkpoint, ignore_errors=True)
+        hidden = checkpoint.with_name(f".{checkpoint.name}.old")  # half removed it would be taken for the newest
+        shutil.rmtree(hidden, ignore_errors=True)
+        checkpoint.rename(hidden)
+        shutil.rmtree(hidden, ignore_errors=True)
     else:
         checkpoint.unlink(missing_ok=True)
