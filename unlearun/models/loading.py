@@ -123,7 +123,7 @@ def load_tokenizer(model: str, trusted: bool = False) -> PreTrainedTokenizerBase
             return load_tokenizer(base, trusted)
     else:
         check_tokenizer(model, Path(where))
-    _say_trusted(model, trusted)
+    say_trusted(model, trusted)
     with reading(where, model, "tokenizer"):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(where, trust_remote_code=trusted, **how)
     return tokenizer
@@ -172,7 +172,7 @@ def load_model(model: str, dtype: str = "float32", four_bit: bool = False, trust
             raise UnlearunError(f"{model} is an adapter; merge it into its model before that is loaded in 4 bits")
         return _load_adapter(Path(where), dtype, trusted)
     check_files(model, where, how)
-    _say_trusted(model, trusted)
+    say_trusted(model, trusted)
     further: dict[str, Any] = {**(how or SAFELY), **(_four_bits(model, dtype, bool(how)) if four_bit else {})}
     with reading(where, model, "model"):
         made: Any = AutoModelForCausalLM.from_pretrained(
@@ -228,7 +228,13 @@ def reading(where: str, model: str, part: str, kind: str = "causal language mode
         yield
 
 
-def _say_trusted(model: str, trusted: bool) -> None:
+def say_trusted(model: str, trusted: bool) -> None:
+    """Warn that code of a model may run.
+
+    Args:
+        model: What the user called it.
+        trusted: Whether it may.
+    """
     if trusted:
         log.warning("trust_remote_code: code that %s brings along, if any, is run", model)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearun.models.bare import give_memory, weights_left_out
-from unlearun.models.loading import ADAPTER_FILE, locate, reading
+from unlearun.models.loading import ADAPTER_FILE, locate, reading, say_trusted
 from unlearun.models.sharding import is_share
 from unlearun.models.soundness import check_files
 
@@ -90,14 +90,16 @@ def open_shares(model: str, dtype: str, trusted: bool = False) -> tuple[PreTrain
 
     where, how = locate(model)
     check_files(model, where, how)
+    say_trusted(model, trusted)
     reason = "it is a GGUF file" if how else "it is an adapter" if (Path(where) / ADAPTER_FILE).is_file() else ""
     if not reason:
         with reading(where, model, "model"):
             config = AutoConfig.from_pretrained(where, trust_remote_code=trusted)
             stored = _stored(where)
-            settings: dict[str, Any] = {"dtype": getattr(torch, dtype), "trust_remote_code": trusted}
+            kept: dict[str, Any] = {"dtype": getattr(torch, dtype)}
             with weights_left_out():
-                bare: PreTrainedModel = AutoModelForCausalLM.from_config(config, **settings).eval()
+                made = AutoModelForCausalLM.from_config(config, trust_remote_code=trusted, **kept)
+            bare: PreTrainedModel = made.eval()
             if (file := _find(where, "generation_config.json")) is not None:
                 bare.generation_config = GenerationConfig.from_pretrained(Path(file).parent)
         reason = _hindrance(bare, stored, dtype)
