@@ -11,6 +11,7 @@ import io
 import os
 import sys
 import time
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from hypothesis import strategies as st
 
 from unlearun.__main__ import main
 from unlearun.data import Keys, read_rows
+from unlearun.data.cache import read_table, write_table
+from unlearun.data.examples import TokenTable
 from unlearun.data.rows import check_rows
 from unlearun.errors import UnlearunError
 from unlearun.models import CachedLogprobs
@@ -188,6 +191,26 @@ def test_checkpoints(checkpoint, counted):
 
     run()
     counted(checkpoint, read_checkpoint)
+
+
+def test_token_ids(counted, tmp_path):
+    """Those that cannot be read are made anew, so they are None and no error."""
+    write_table(tmp_path / "whole", TokenTable(*(array("i", [3, 1, 2]) for _ in range(5)), cuts=1))
+    whole = (tmp_path / "whole").read_bytes()
+
+    def read(file):
+        found = read_table(file)
+        if found is None:
+            raise UnlearunError("made anew")
+        assert found == read_table(tmp_path / "whole")
+
+    @given(st.binary(max_size=300) | mutated(st.just(whole)))
+    @fuzzed
+    def run(content):
+        counted(content, read)
+
+    run()
+    counted(whole, read)
 
 
 CACHED = {

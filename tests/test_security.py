@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import json
 import logging
+import os
 import pickle
+import re
 import time
 import zipfile
 from html.parser import HTMLParser
@@ -16,6 +18,8 @@ import pytest
 import torch
 from conftest import RETAIN, make_tokenizer, random_batch
 from mistakes import Place, make_model
+from torch.distributed import checkpoint as distributed_checkpoint
+from torch.distributed.checkpoint.api import CheckpointException
 
 import unlearun
 from unlearun.__main__ import main
@@ -26,13 +30,17 @@ from unlearun.errors import UnlearunError
 from unlearun.models import AlternateSettings, CachedLogprobs, own_alternates, read_alternates, write_alternates
 from unlearun.models.export import CHECKPOINT_KEY, read_checkpoint
 from unlearun.models.reference_cache import row_keys
+from unlearun.models.share_checkpoint import read_plainly
 from unlearun.records import Evaluation
 from unlearun.report.summary import run_summary
 from unlearun.report.tensorboard import answers_table
+from unlearun.runs.checkpoint_io import WholeCheckpointIO
 
 ROOT = Path(unlearun.__file__).parent
 NEVER_IMPORTED = {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "code"}
 NEVER_CALLED = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "yaml.load", "yaml.unsafe_load"}
+# It unpickles with a class of its own, which imports next to nothing; what it refuses has tests below.
+REFUSES = "share_checkpoint.py"
 # Methods of ours that are called format, and texts of ours that are.
 FORMATTED = {"formatter", "self", "sets", "sentence"}
 
@@ -46,6 +54,9 @@ def calls(file: Path):
 def unsafe(file: Path) -> list[str]:
     """Where a file of the package might run, or format, what it reads."""
     found = []
+    if file.name == REFUSES:
+        used = set(re.findall(r"\bpickle\.(\w+)", file.read_text(encoding="utf-8")))
+        return sorted(used - {"Unpickler", "UnpicklingError"})
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
@@ -113,7 +124,7 @@ def test_a_checkpoint_runs_nothing_wherever_it_is_named(wrapped, place, capsys):
     options = place.fit("--ckpt_path", "x.ckpt")[1:]
     for arguments in (["export", "x.ckpt", "out"], ["fit", *options], ["validate", *options], ["test", *options]):
         assert main(arguments) == 2
-        assert "x.ckpt cannot be read as a checkpoint" in capsys.readouterr().err
+        assert "x.ckpt cannot be read as a checkpoint of weights and plain values" in capsys.readouterr().err
     assert not mark.exists()
     torch.load(file, weights_only=False) if wrapped else pickle.loads(file.read_bytes())  # elsewhere it would have run
     assert mark.exists()
@@ -127,7 +138,7 @@ def test_a_name_of_a_million_letters_in_a_checkpoint_is_refused_at_once(tmp_path
             hostile = b"\x80\x02c" + b"a" * 1_000_000 + b"\nx\n."
             made.writestr(name, hostile if name.endswith("data.pkl") else whole.read(name))
     start = time.monotonic()
-    with pytest.raises(UnlearunError, match=r"cannot be read as a checkpoint: it holds 'aaa.*\.\.\., which is code"):
+    with pytest.raises(UnlearunError, match=r"cannot be read as a checkpoint .*: it holds 'aaa.*\.\.\., which is code"):
         read_checkpoint(tmp_path / "x.ckpt")
     assert time.monotonic() - start < 10
 
@@ -145,6 +156,57 @@ def test_a_checkpoint_of_anything_else_is_none(stored, tmp_path):
     torch.save(stored, tmp_path / "x.ckpt")
     with pytest.raises(UnlearunError, match="is no checkpoint of an unlearun run"):
         read_checkpoint(tmp_path / "x.ckpt")
+
+
+@pytest.fixture
+def shares(tmp_path):
+    """A checkpoint of shares, with a value beside the weights that torch keeps as a pickle."""
+    stored = {"weight": torch.ones(3, 2, dtype=torch.bfloat16), "step": 3, "when": Path("somewhere")}
+    distributed_checkpoint.save(stored, checkpoint_id=tmp_path / "shares", no_dist=True)
+    return tmp_path / "shares"
+
+
+def load_shares(folder, **wanted) -> dict:
+    with read_plainly(folder):
+        distributed_checkpoint.load(wanted, checkpoint_id=folder, no_dist=True)
+    return wanted
+
+
+def test_a_checkpoint_of_shares_is_read_but_for_what_would_run(shares):
+    found = load_shares(shares, weight=torch.zeros(3, 2, dtype=torch.bfloat16), step=0)
+    assert torch.equal(found["weight"], torch.ones(3, 2, dtype=torch.bfloat16))
+    assert found["step"] == 3
+    assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
+    with pytest.raises(CheckpointException, match="Weights only load failed"):
+        load_shares(shares, when=None)
+
+
+def test_a_description_of_shares_that_would_run_something_is_refused(shares, tmp_path):
+    mark = tmp_path / "ran"
+    (shares / ".metadata").write_bytes(pickle.dumps(Hostile(mark)))
+    with pytest.raises(UnlearunError, match=r"cannot be read as a checkpoint of shares .*: pathlib.Path"):
+        load_shares(shares, step=0)
+    assert not mark.exists()
+    for name in ("os", "Any", "Metadata.__init__", "MetadataIndex.__class__"):
+        (shares / ".metadata").write_bytes(
+            b"\x80\x04\x8c\x25torch.distributed.checkpoint.metadata\x8c" + bytes([len(name)]) + name.encode() + b"\x93."
+        )
+        with pytest.raises(UnlearunError, match=r"cannot be read as a checkpoint of shares \(UnpicklingError"):
+            load_shares(shares, step=0)
+    (shares / ".metadata").unlink()
+    with pytest.raises(UnlearunError, match=r"is no checkpoint of shares: it holds no \.metadata"):
+        load_shares(shares, step=0)
+
+
+def test_a_file_is_unpickled_only_for_who_says_so_and_then_with_a_warning(tmp_path, caplog):
+    mark = tmp_path / "ran"
+    torch.save({"x": Hostile(mark)}, tmp_path / "x.ckpt")
+    with pytest.raises(UnlearunError, match="which is code"):
+        WholeCheckpointIO().load_checkpoint(tmp_path / "x.ckpt")
+    assert not mark.exists()
+    WholeCheckpointIO().load_checkpoint(tmp_path / "x.ckpt", weights_only=False)
+    assert mark.exists()
+    assert f"{tmp_path / 'x.ckpt'} is unpickled, which runs what it says" in caplog.text
 
 
 # ---- files of a run that goes on --------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertLMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM
 
 from unlearun.errors import UnlearunError
-from unlearun.models import load_model, load_tokenizer
+from unlearun.models import load_model, load_tokenizer, open_shares
 from unlearun.models.classifier import load_classifier
 
 CODE = """
@@ -134,6 +134,9 @@ def test_who_trusts_it_by_name_gets_it_with_a_warning_that_names_it(own_code, ca
     assert mark.exists()
     assert type(loaded).__name__ == "OwnModel"
     assert loaded.config.vocab_size == len(CHARACTERS) + 1
+    assert f"code that {folder} brings along, if any, is run" in caplog.text
+    caplog.clear()
+    assert open_shares(str(folder), "float32", trusted=True) is not None
     assert f"code that {folder} brings along, if any, is run" in caplog.text
 
 

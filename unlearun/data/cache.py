@@ -141,7 +141,7 @@ def read_table(file: Path) -> TokenTable | None:
         with safe_open(file, "numpy") as stored:
             columns = {name: array("i", stored.get_tensor(name).tobytes()) for name in COLUMNS}
             said = stored.metadata() or {}
-        if said.get("checksum") != _checksum(columns):
+        if said.get("checksum") != _checksum(columns, said.get("cuts")):
             raise ValueError("it is not what was written")
         return TokenTable(**columns, cuts=int(said["cuts"]))
     except FileNotFoundError:
@@ -162,7 +162,7 @@ def write_table(file: Path, table: TokenTable) -> None:
     from safetensors.numpy import save
 
     columns: dict[str, array[int]] = {name: getattr(table, name) for name in COLUMNS}
-    said = {"checksum": _checksum(columns), "cuts": str(table.cuts)}
+    said = {"checksum": _checksum(columns, str(table.cuts)), "cuts": str(table.cuts)}
     content = save({name: np.frombuffer(column, np.int32) for name, column in columns.items()}, said)
     try:
         with written_whole(file) as scratch:
@@ -176,8 +176,8 @@ def write_table(file: Path, table: TokenTable) -> None:
         )
 
 
-def _checksum(columns: Mapping[str, array[int]]) -> str:
-    state = hashlib.blake2b(digest_size=16)
+def _checksum(columns: Mapping[str, array[int]], cuts: str | None) -> str:
+    state = hashlib.blake2b(f"{cuts};".encode(errors="surrogatepass"), digest_size=16)
     for name in COLUMNS:
         state.update(columns[name])
     return state.hexdigest()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
 from torch.distributed.constants import default_pg_timeout
 
 from unlearun.methods.base import UnlearningMethod
+from unlearun.models import read_plain, read_plainly
 
 
 class FullySharded(ModelParallelStrategy):
@@ -51,12 +52,15 @@ class FullySharded(ModelParallelStrategy):
 
         Returns:
             The rest of it.
+
+        Raises:
+            UnlearunError: It would run something when it is read.
         """
         path, module = Path(self.broadcast(checkpoint_path)), self.lightning_module
         if path.is_file() and isinstance(module, UnlearningMethod):
-            stored = torch.load(path, mmap=True, map_location="cpu", weights_only=True)
-            module.check_adapters(stored["state_dict"])
-        return super().load_checkpoint(path, weights_only=True)
+            module.check_adapters(read_plain(path)["state_dict"])
+        with read_plainly(path) if path.is_dir() else nullcontext():
+            return super().load_checkpoint(path, weights_only=True)
 
 
 StrategyRegistry.register("fsdp2", FullySharded, description="FSDP2: each process keeps a share of every weight")

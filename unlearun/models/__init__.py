@@ -12,6 +12,7 @@ from unlearun.models.loading import ModelLike, TokenizerLike, base_name, lasting
 from unlearun.models.lora import LoRA, adapter_names, add_adapters, has_adapters, scale_adapters
 from unlearun.models.memory import return_freed_memory
 from unlearun.models.merging import merge
+from unlearun.models.plain_file import read_plain
 from unlearun.models.policy import Policy
 from unlearun.models.reference import (
     AdaptersOff,
@@ -23,6 +24,7 @@ from unlearun.models.reference import (
 )
 from unlearun.models.reference_cache import CachedLogprobs, weights_digest
 from unlearun.models.sharding import is_sharded, is_share, length, most, shard
+from unlearun.models.share_checkpoint import read_plainly
 from unlearun.models.share_loading import StoredWeights, open_shares
 from unlearun.models.soundness import check_comparable, token_count
 
@@ -69,6 +71,8 @@ __all__ = [
     "output_projection",
     "own_alternates",
     "read_alternates",
+    "read_plain",
+    "read_plainly",
     "return_freed_memory",
     "save_folder",
     "save_model",

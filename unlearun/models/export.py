@@ -7,14 +7,13 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, distributed
 
-from unlearun.errors import UnlearunError, shown
-from unlearun.files import exists
+from unlearun.errors import UnlearunError
 from unlearun.models.loading import base_name, load_model, load_tokenizer, without_bars
 from unlearun.models.lora import LoRA, adapter_names, adapter_weights, add_adapters, has_adapters, write_adapters
 from unlearun.models.merging import merge, merged_weights, rebuilt
+from unlearun.models.plain_file import read_plain
 from unlearun.models.sharding import gathered, is_sharded
 
 if TYPE_CHECKING:
@@ -185,16 +184,7 @@ def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
         UnlearunError: It does not exist, cannot be read, or was not written by unlearun.
     """
     path = Path(checkpoint)
-    if not exists(path):
-        raise UnlearunError(f"there is no checkpoint {path}; look into RUN/checkpoints")
-    try:
-        # Asked first: torch takes minutes to put a long name into its refusal.
-        code = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
-        stored: Any = None if code else torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch raises pickle, zip and runtime errors for what is no checkpoint
-        raise UnlearunError(f"{path} cannot be read as a checkpoint ({type(error).__name__})") from error
-    if code:
-        raise UnlearunError(f"{path} cannot be read as a checkpoint: it holds {shown(sorted(code)[0])}, which is code")
+    stored = read_plain(path)
     parts = [stored.get(key) for key in (CHECKPOINT_KEY, "state_dict")] if isinstance(stored, dict) else [None]
     if not all(isinstance(part, dict) for part in parts):
         raise UnlearunError(f"{path} is no checkpoint of an unlearun run")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from unlearun.errors import UnlearunError
 from unlearun.files import written_whole
+from unlearun.models import read_plain
+
+log = logging.getLogger(__name__)
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -47,16 +51,11 @@ class WholeCheckpointIO(TorchCheckpointIO):
         Raises:
             UnlearunError: There is none, or it holds something else than tensors and plain values.
         """
+        if weights_only is False:
+            log.warning("weights_only is false: %s is unpickled, which runs what it says", path)
         if weights_only is False or "://" in str(path):
-            return super().load_checkpoint(path, weights_only=weights_only)
-        if not Path(path).is_file():
-            raise UnlearunError(f"there is no checkpoint {path}; look into RUN/checkpoints")
-        try:
-            stored: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except Exception as error:  # torch raises pickle, zip and runtime errors for what is no checkpoint
-            raise UnlearunError(
-                f"{path} cannot be read as a checkpoint of weights and plain values ({type(error).__name__})"
-            ) from error
+            return super().load_checkpoint(path, weights_only=weights_only is not False)
+        stored: dict[str, Any] = read_plain(Path(path))
         return stored
 
 
