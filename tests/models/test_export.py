@@ -246,6 +246,12 @@ def test_missing_checkpoint(tmp_path):
         export_checkpoint(tmp_path, tmp_path / "model")
 
 
+def test_checkpoint_of_shares(tmp_path):
+    (tmp_path / "epoch=0-step=1.ckpt").mkdir()
+    with pytest.raises(UnlearunError, match="each process has its share: a run can go on from it"):
+        export_checkpoint(tmp_path / "epoch=0-step=1.ckpt", tmp_path / "model")
+
+
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 cut off"])
 def test_file_that_is_no_checkpoint(tmp_path, content):
     (tmp_path / "last.ckpt").write_bytes(content)

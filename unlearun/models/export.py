@@ -184,6 +184,12 @@ def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
         UnlearunError: It does not exist, cannot be read, or was not written by unlearun.
     """
     path = Path(checkpoint)
+    if path.is_dir() and path.suffix == ".ckpt":
+        raise UnlearunError(
+            f"{path} is a folder, in which each process has its share: a run can go on from it (--resume RUN), but it "
+            "cannot be exported; take the run's model/, or let the first process write a file "
+            "(save_distributed_checkpoint: false)"
+        )
     stored = read_plain(path)
     parts = [stored.get(key) for key in (CHECKPOINT_KEY, "state_dict")] if isinstance(stored, dict) else [None]
     if not all(isinstance(part, dict) for part in parts):
