@@ -78,13 +78,13 @@ def start_server() -> None:
 
 def finish(root: Path, case: Case) -> dict[str, torch.Tensor]:
     """Start a run, or go on with the one that there is, and return its weights at the end."""
-    folders = list(root.glob("*/1/config.yaml"))
-    if not list(root.glob("*/1/model")):
+    folders = list(root.glob("*/*/config.yaml"))
+    if not list(root.glob("*/*/model")):
         child = processes.Process(target=train, args=(str(root), case, str(folders[0].parent) if folders else None))
         child.start()
         child.join(LONGEST)
         assert child.exitcode == 0
-    (model,) = root.glob("*/1/model/model.safetensors")
+    (model,) = root.glob("*/*/model/model.safetensors")  # killed before its config was there, it began anew
     return load_file(model)
 
 
@@ -109,5 +109,5 @@ def interrupt(root: Path, case: Case, step: int, seconds: float, number: int = s
 
 def steps_left(root: Path) -> int:
     """Return after how many steps the newest checkpoint of a run was written."""
-    names = [file.stem for file in root.glob("*/1/checkpoints/epoch*.ckpt")]
+    names = [file.stem for file in root.glob("*/*/checkpoints/epoch*.ckpt")]
     return max((int(name.rpartition("=")[2]) for name in names), default=0)
