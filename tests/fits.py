@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from unlearun.api import find_method
 from unlearun.data import UnlearningDataModule
-from unlearun.methods import UnlearningMethod
+from unlearun.methods import METHODS, UnlearningMethod
 from unlearun.models import LoRA
 from unlearun.models.sharding import whole
 
@@ -44,6 +44,7 @@ class Fit(NamedTuple):
         accumulate: Micro-batches an optimizer step.
         clip: The longest gradient; 0 for any.
         strategy: How two processes share the work.
+        accelerator: What computes; of a GPU there is one, and one process.
     """
 
     method: str
@@ -52,6 +53,36 @@ class Fit(NamedTuple):
     accumulate: int = 1
     clip: float = 0.0
     strategy: str = "ddp"
+    accelerator: str = "cpu"
+
+
+# What is not the method's own default: small targets for a model of three layers, and one retain loss with a reference.
+OPTIONS: dict[str, dict[str, Any]] = {
+    # Else they are done with answers that the model does not know.
+    "SimNPO": {"beta": 0.1},
+    "SatImp": {"beta1": 0.5, "beta2": 0.5},
+    "RMU": {"target_layer": [0, 1], "adaptive": True, "alpha": 3.0},
+    # At its own start the gradient of a cosine is 0 but for rounding, which Adam would magnify.
+    "RR": {"target_layers": [1, 2], "reference": 1},
+    "GradDiff": {"retain_loss_type": "KL"},
+    "PDU": {"epsilon": 1.0},
+}
+# Every method, and what goes round it.
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    cls.__name__: (cls.__name__, OPTIONS.get(cls.__name__, {})) for cls in METHODS
+}
+CASES |= {
+    "NPO with sharpness": ("NPO", {"sharpness_radius": 0.1}),
+    "RMU with sharpness": ("RMU", {"target_layer": 1, "sharpness_radius": 0.1}),
+    # At the start a KL from itself has no gradient but for rounding, which has a direction like any other.
+    "GradDiff with surgery": ("GradDiff", {"gradient_surgery": True, "retain_loss_type": "KL", "reference": 1}),
+    "PDU with both": ("PDU", {"gradient_surgery": True, "sharpness_radius": 0.05, "epsilon": 1.0}),
+    "NPO with adapters": ("NPO", {"lora": {"r": 4}, "retain_loss_type": "KL"}),
+    "RR with adapters": ("RR", {"lora": {"r": 4}, "target_layers": [1], "reference": 1}),
+    "SimNPO with adapters and both": ("SimNPO", {"lora": {"r": 4}, "gradient_surgery": True, "sharpness_radius": 0.1}),
+    "GradDiff with a copy": ("GradDiff", {"retain_loss_type": "KL", "reference_way": "copy"}),
+    "NPO with the weights kept": ("NPO", {"reference_way": "weights", "gradient_checkpointing": True}),
+}
 
 
 class Fitted(NamedTuple):
@@ -110,10 +141,12 @@ def make_trainer(fit: Fit, rank: int | None = None, **settings: Any) -> Trainer:
         os.environ.update(LOCAL_RANK=str(rank), NODE_RANK="0", WORLD_SIZE="2")
         plugins.append(LightningEnvironment())
         settings |= {"devices": 2, "strategy": fsdp1_on_a_cpu() if fit.strategy == "fsdp1" else fit.strategy}
-    if fit.strategy == "fsdp1":  # whose precision is its own
+    if fit.accelerator == "gpu":
+        settings |= {"devices": 1, "strategy": "auto" if fit.strategy == "ddp" else fit.strategy}
+    if fit.strategy in ("fsdp1", "fsdp"):  # whose precision is its own
         plugins.pop(0)
     return Trainer(
-        accelerator="cpu",
+        accelerator=fit.accelerator,
         accumulate_grad_batches=fit.accumulate,
         gradient_clip_val=fit.clip or None,
         plugins=plugins,

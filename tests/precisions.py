@@ -42,6 +42,7 @@ def fit(
     options: dict[str, Any],
     plugin: Precision | None = None,
     rank: int | None = None,
+    accelerator: str = "cpu",
 ) -> Found:
     """Train for four steps of two micro-batches, clipped, alone or as one of two processes under FSDP2."""
     found = Found([], set(), set(), [])
@@ -49,15 +50,17 @@ def fit(
     made.optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 3e-3}}
     watch(made, found)
     settings: dict[str, Any] = {"precision": precision}
-    if precision == "16-mixed":  # for which Lightning would take bf16-mixed on a CPU
+    if precision == "16-mixed" and accelerator == "cpu":  # for which Lightning would take bf16-mixed on a CPU
         settings = {"plugins": [plugin or MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", 2.0**4))]}
     if rank is not None:
         os.environ.update(LOCAL_RANK=str(rank), NODE_RANK="0", WORLD_SIZE="2")
         settings["plugins"] = [*settings.get("plugins", []), LightningEnvironment()]
         settings |= {"devices": 2, "strategy": "fsdp2"}
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    if accelerator == "gpu":
+        settings["devices"] = 1
     trainer = Trainer(
-        accelerator="cpu", max_epochs=4, accumulate_grad_batches=2, gradient_clip_val=CLIP, **quiet, **settings
+        accelerator=accelerator, max_epochs=4, accumulate_grad_batches=2, gradient_clip_val=CLIP, **quiet, **settings
     )
     data = UnlearningDataModule(FORGET, RETAIN, batch_size=2 if rank is None else 1, max_new_tokens=3, max_eval_rows=2)
     trainer.fit(made, datamodule=data)

@@ -1,9 +1,10 @@
-"""Run something in two processes. Here and not in a test, for a spawned process imports it by name."""
+"""Run something in other processes. Here and not in a test, for a spawned process imports it by name."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,20 @@ def in_two_processes(work: Callable[..., Any], *arguments: Any) -> list[Any]:
         while not other.join():
             pass
         return [*results, torch.load(Path(folder) / "result.pt", weights_only=False)]
+
+
+def alone(work: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function in a process of its own: some strategies leave theirs unfit for another.
+
+    Args:
+        work: A function of a module that can be imported by name.
+        arguments: What can be pickled.
+
+    Returns:
+        What it returned.
+    """
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(work, *arguments).result()
 
 
 def _work(_index: int, folder: str, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:

@@ -6,34 +6,9 @@ import sys
 
 import fits
 import torch
+from fits import CASES
 from processes import in_two_processes
 
-from unlearun.methods import METHODS
-
-# What is not the method's own default: small targets for a model of three layers, and one retain loss with a reference.
-OPTIONS = {
-    # Else they are done with answers that the model does not know.
-    "SimNPO": {"beta": 0.1},
-    "SatImp": {"beta1": 0.5, "beta2": 0.5},
-    "RMU": {"target_layer": [0, 1], "adaptive": True, "alpha": 3.0},
-    # At its own start the gradient of a cosine is 0 but for rounding, which Adam would magnify.
-    "RR": {"target_layers": [1, 2], "reference": 1},
-    "GradDiff": {"retain_loss_type": "KL"},
-    "PDU": {"epsilon": 1.0},
-}
-CASES = {cls.__name__: (cls.__name__, OPTIONS.get(cls.__name__, {})) for cls in METHODS}
-CASES |= {
-    "NPO with sharpness": ("NPO", {"sharpness_radius": 0.1}),
-    "RMU with sharpness": ("RMU", {"target_layer": 1, "sharpness_radius": 0.1}),
-    # At the start a KL from itself has no gradient but for rounding, which has a direction like any other.
-    "GradDiff with surgery": ("GradDiff", {"gradient_surgery": True, "retain_loss_type": "KL", "reference": 1}),
-    "PDU with both": ("PDU", {"gradient_surgery": True, "sharpness_radius": 0.05, "epsilon": 1.0}),
-    "NPO with adapters": ("NPO", {"lora": {"r": 4}, "retain_loss_type": "KL"}),
-    "RR with adapters": ("RR", {"lora": {"r": 4}, "target_layers": [1], "reference": 1}),
-    "SimNPO with adapters and both": ("SimNPO", {"lora": {"r": 4}, "gradient_surgery": True, "sharpness_radius": 0.1}),
-    "GradDiff with a copy": ("GradDiff", {"retain_loss_type": "KL", "reference_way": "copy"}),
-    "NPO with the weights kept": ("NPO", {"reference_way": "weights", "gradient_checkpointing": True}),
-}
 CLIPPED = ("GradDiff with surgery", "SimNPO")
 SHARED = {"ddp, 2 x 4 rows": "ddp", "fsdp2, 2 x 4 rows": "fsdp2"}
 

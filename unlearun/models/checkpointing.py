@@ -38,7 +38,9 @@ def checkpoint_layers(model: PreTrainedModel, kind: Checkpointing) -> None:
     settings: dict[str, Any] = {"use_reentrant": False}
     if kind == "selective":
         settings["context_fn"] = partial(create_selective_checkpoint_contexts, _policy)
-    model.activation_checkpointing_enable(settings)
+    # transformers gave it this name of late, and warns where it is called by the one that it had.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable(settings)
 
 
 def _policy(_context: object, operation: OpOverload, *args: Any, **kwargs: Any) -> CheckpointPolicy:
