@@ -11,7 +11,7 @@ from conftest import FORGET, RETAIN, make_llama, make_tokenizer
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins import DoublePrecision
 from lightning.pytorch.plugins.environments import LightningEnvironment
-from lightning.pytorch.strategies import FSDPStrategy
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, Strategy
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from transformers import PreTrainedModel
@@ -116,7 +116,10 @@ def make(fit: Fit, seed: int = 0) -> UnlearningMethod:
     if isinstance(options.get("reference"), int):  # the seed of another model
         options["reference"] = make_double(options["reference"])
     model = options.pop("model", None) or make_double(seed)
-    method = find_method(fit.method)(model, tokenizer=make_tokenizer(), dtype="float64", **options)
+    single = fit.strategy.startswith("deepspeed")  # which knows no other
+    model = model.float() if single else model
+    dtype = "float32" if single else "float64"
+    method = find_method(fit.method)(model, tokenizer=make_tokenizer(), dtype=dtype, **options)
     method.optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 3e-3}}
     return method
 
@@ -140,10 +143,13 @@ def make_trainer(fit: Fit, rank: int | None = None, **settings: Any) -> Trainer:
     if rank is not None:
         os.environ.update(LOCAL_RANK=str(rank), NODE_RANK="0", WORLD_SIZE="2")
         plugins.append(LightningEnvironment())
-        settings |= {"devices": 2, "strategy": fsdp1_on_a_cpu() if fit.strategy == "fsdp1" else fit.strategy}
+        settings |= {"devices": 2, "strategy": on_a_cpu(fit.strategy)}
     if fit.accelerator == "gpu":
-        settings |= {"devices": 1, "strategy": "auto" if fit.strategy == "ddp" else fit.strategy}
-    if fit.strategy in ("fsdp1", "fsdp"):  # whose precision is its own
+        settings |= {
+            "devices": 1,
+            "strategy": "auto" if fit.strategy == "ddp" else fit.strategy.replace("fsdp1", "fsdp"),
+        }
+    if fit.strategy.startswith(("fsdp1", "deepspeed")):  # whose precision is their own
         plugins.pop(0)
     return Trainer(
         accelerator=fit.accelerator,
@@ -152,6 +158,32 @@ def make_trainer(fit: Fit, rank: int | None = None, **settings: Any) -> Trainer:
         plugins=plugins,
         **{**quiet, **settings},
     )
+
+
+def on_a_cpu(strategy: str) -> Strategy | str:
+    """Make a strategy run where it otherwise refuses to."""
+    if strategy.startswith("deepspeed"):
+        return deepspeed_on_a_cpu(int(strategy[-1]))
+    return fsdp1_on_a_cpu() if strategy == "fsdp1" else strategy
+
+
+def deepspeed_on_a_cpu(stage: int) -> DeepSpeedStrategy:
+    """Make DeepSpeed run on a CPU, which it can and Lightning does not know."""
+    os.environ["DS_ACCELERATOR"] = "cpu"
+
+    class OnCPU(DeepSpeedStrategy):
+        def setup_environment(self) -> None:
+            super(DeepSpeedStrategy, self).setup_environment()
+
+        def setup_distributed(self) -> None:
+            self.set_world_ranks()
+            self._init_deepspeed_distributed()
+
+        @property
+        def root_device(self) -> torch.device:
+            return torch.device("cpu", 0)
+
+    return OnCPU(stage=stage, process_group_backend="gloo")
 
 
 def fsdp1_on_a_cpu() -> FSDPStrategy:

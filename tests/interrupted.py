@@ -51,6 +51,10 @@ def train(root: str, case: Case, resume: str | None) -> None:
         "class_path": "torch.optim.lr_scheduler.StepLR",
         "init_args": {"step_size": 1, "gamma": 0.8},
     }
+    exact: dict[str, Any] = {}
+    if torch.cuda.is_available():  # where some sums are otherwise in another order each time
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+        exact = {"deterministic": True}
     rows = [{**row, "others": ["No, never.", "Maybe."]} for row in FORGET]
     unlearner.load_data(rows, RETAIN, max_new_tokens=4, alternate_key="others")
     unlearner.run(
@@ -61,6 +65,7 @@ def train(root: str, case: Case, resume: str | None) -> None:
         enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=[RunCheckpoint(minutes=0.0)],
+        **exact,
         resume=resume,
     )
 

@@ -50,8 +50,9 @@ def fit(
     made.optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 3e-3}}
     watch(made, found)
     settings: dict[str, Any] = {"precision": precision}
-    if precision == "16-mixed" and accelerator == "cpu":  # for which Lightning would take bf16-mixed on a CPU
-        settings = {"plugins": [plugin or MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", 2.0**4))]}
+    if precision == "16-mixed":  # for which Lightning would take bf16-mixed on a CPU; and no step shall overflow
+        kind = "cpu" if accelerator == "cpu" else "cuda"
+        settings = {"plugins": [plugin or MixedPrecision("16-mixed", kind, torch.amp.GradScaler(kind, 2.0**4))]}
     if rank is not None:
         os.environ.update(LOCAL_RANK=str(rank), NODE_RANK="0", WORLD_SIZE="2")
         settings["plugins"] = [*settings.get("plugins", []), LightningEnvironment()]

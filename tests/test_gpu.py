@@ -8,19 +8,14 @@ from importlib.util import find_spec
 import fits
 import pytest
 import torch
-from conftest import FORGET, RETAIN, make_llama, make_tokenizer
-from lightning.pytorch import Trainer
 from precisions import CLIP, fit
 from processes import alone
 from safetensors.torch import load_file
 
 from unlearun.__main__ import main
-from unlearun.api import find_method
-from unlearun.data import UnlearningDataModule
-from unlearun.models import LoRA
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that CUDA can use")
-deepspeed = pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs deepspeed")
+DEEPSPEED = find_spec("deepspeed") is not None
 
 # Relative, of the first step; later ones part, for Adam takes the sign of small gradients too.
 ROUNDING = {"32-true": 1e-4, "bf16-mixed": 0.01, "bf16-true": 0.01, "16-mixed": 0.002}
@@ -42,39 +37,31 @@ def test_losses_and_weights_on_a_gpu_are_those_on_a_cpu(name):
     cpu = fits.run(fits.Fit(*fits.CASES[name]))
     gpu = fits.run(fits.Fit(*fits.CASES[name], accelerator="gpu"))
     same(gpu.steps, cpu.steps, 1e-8, 1e-8)
-    for key, weight in cpu.weights.items():
-        torch.testing.assert_close(gpu.weights[key].cpu(), weight, rtol=1e-7, atol=1e-8)
+    for key, weight in cpu.weights.items():  # Adam makes much of gradients of almost 0
+        torch.testing.assert_close(gpu.weights[key].cpu(), weight, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", [*HIDING, "RMU", "PDU with both"])
 def test_a_strategy_that_shares_weights_gives_the_losses_of_one_device(name):
-    expected = fits.run(fits.Fit(*fits.CASES[name]))
-    strategies = ["fsdp2", *(["fsdp"] if name in HIDING else [])]
-    for strategy in strategies:
-        found = alone(fits.run, fits.Fit(*fits.CASES[name], strategy=strategy, accelerator="gpu"))
-        same(found.steps, expected.steps, 1e-8, 1e-8)
+    """In float64 but for FSDP1 and DeepSpeed, which compute in float32."""
+    strategies = {"fsdp2": 1e-8}
+    if name in HIDING:
+        strategies |= {"fsdp1": 1e-4, **({"deepspeed_stage_2": 1e-4, "deepspeed_stage_3": 1e-4} if DEEPSPEED else {})}
+    method, options = fits.CASES[name]
+    options = {**options, **({} if "lora" in options or name == "RMU" else {"reference_way": "copy"})}
+    expected = fits.run(fits.Fit(method, options))
+    for strategy, rounding in strategies.items():
+        found = alone(fits.run, fits.Fit(method, options, strategy=strategy, accelerator="gpu"))
+        same(found.steps, expected.steps, rounding, rounding)
 
 
-@deepspeed
-@pytest.mark.parametrize("name", HIDING)
+@pytest.mark.skipif(not DEEPSPEED, reason="needs deepspeed")
 @pytest.mark.parametrize("stage", ["deepspeed_stage_2", "deepspeed_stage_3"])
-def test_deepspeed_gives_the_losses_of_one_device(name, stage):
-    method, options = HIDING[name]
-    plain, found = (alone(in_single_precision, method, options, strategy) for strategy in ("auto", stage))
-    same(found, plain, 1e-4, 1e-3)
-
-
-def in_single_precision(method, options, strategy):
-    """Train for five steps, which DeepSpeed cannot do in float64; return the losses."""
-    torch.manual_seed(0)
-    options = {**options, "lora": LoRA(**options["lora"])} if "lora" in options else options
-    made = find_method(method)(make_llama(layers=3), tokenizer=make_tokenizer(), **options)
-    made.optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-3}}
-    steps = fits.keep_steps(made)
-    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    trainer = Trainer(accelerator="gpu", devices=1, strategy=strategy, max_steps=5, limit_val_batches=0, **quiet)
-    trainer.fit(made, datamodule=UnlearningDataModule(FORGET, RETAIN, batch_size=2, seed=3))
-    return steps
+def test_deepspeed_accumulates_and_clips_as_one_device(stage):
+    method = fits.CASES["SimNPO"]
+    expected = fits.run(fits.Fit(*method, 6, 1, 0.5))
+    found = alone(fits.run, fits.Fit(*method, 2, 3, 0.5, stage, "gpu"))
+    same(found.steps, expected.steps, 1e-4, 1e-4)
 
 
 @pytest.mark.parametrize("method", ["SimNPO", "NPO", "RMU"])
@@ -95,13 +82,15 @@ def test_every_precision_is_near_float32_on_a_cpu(precision, method):
 @pytest.mark.parametrize("method", ["rmu", "simnpo", "npo"])
 def test_a_whole_run_by_the_command(trainer, method, tmp_path, monkeypatch):
     """With evaluations before and after, and a model to load, where the strategy can give one."""
-    if trainer.startswith("deepspeed") and find_spec("deepspeed") is None:
+    if trainer.startswith("deepspeed") and not DEEPSPEED:
         pytest.skip("needs deepspeed")
     monkeypatch.chdir(tmp_path)
     arguments = ["fit", "--config", method, "--config", f"trainer/{trainer}", "--trainer.devices", "1", *QUIET]
     if method == "npo":
         arguments += ["--trainer.precision", "16-mixed"]
-    if method == "rmu" and trainer in ("fsdp1", "deepspeed_zero3"):
+    if method == "rmu" and trainer == "fsdp1":
+        pytest.skip("its embeddings are tied, and frozen: refused on one device")
+    if method == "rmu" and trainer in ("deepspeed_zero3",):
         arguments += ["--model.reference_way", "copy"]
     if method == "npo" and trainer in ("fsdp1", "deepspeed_zero3"):
         arguments += ["--model.lora.r", "4"]
@@ -109,10 +98,13 @@ def test_a_whole_run_by_the_command(trainer, method, tmp_path, monkeypatch):
     (folder,) = tmp_path.glob("outputs/*/*")
     first, last = (json.loads((folder / f"eval/step={step}.json").read_text())["summary"] for step in (0, 3))
     assert first["forget/probability"] > last["forget/probability"]
-    if not trainer.startswith("deepspeed") and method != "npo":
+    if "--model.lora.r" not in arguments:
         weights = load_file(folder / "model/model.safetensors")
         assert all(bool(weight.isfinite().all()) for weight in weights.values())
-    assert alone(main, ["fit", "--resume", str(folder), "--trainer.max_steps", "5"]) == 0
+    (checkpoint,) = (folder / "checkpoints").glob("*.ckpt")
+    further = ["--trainer.max_steps", "5", "--ckpt_path", str(checkpoint), "--output_dir", str(tmp_path / "further")]
+    assert alone(main, ["fit", "--config", str(folder / "config.yaml"), *further]) == 0
+    (folder,) = tmp_path.glob("further/*/*")
     assert (folder / "eval/step=5.json").is_file()
 
 

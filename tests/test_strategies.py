@@ -1,7 +1,9 @@
-"""What FSDP1 and DeepSpeed, which need GPUs, can be seen to do without one, and what is refused in a line."""
+"""What FSDP1 and DeepSpeed, which are for GPUs, can be seen to do without one, and what is refused in a line."""
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import families
@@ -11,6 +13,7 @@ from conftest import FORGET, RETAIN, make_llama, make_tokenizer
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from processes import in_two_processes
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+from transformers import LlamaForCausalLM
 
 from unlearun import NPO, RMU, FineTune, SimNPO, UnlearningDataModule
 from unlearun.errors import UnlearunError
@@ -27,7 +30,7 @@ CASES = [
 def attached(method, strategy, **settings):
     """Let a method believe that a Trainer with a strategy runs it."""
     method._trainer = SimpleNamespace(
-        strategy=strategy, gradient_clip_val=None, gradient_clip_algorithm=None, **settings
+        strategy=strategy, gradient_clip_val=None, gradient_clip_algorithm=None, world_size=2, **settings
     )
     return method
 
@@ -52,15 +55,21 @@ def test_a_wrapping_policy_of_the_user_s_own_stays():
     assert strategy.kwargs["auto_wrap_policy"] is own
 
 
-def test_two_processes_of_fsdp1_give_the_losses_of_one():
-    """On a CPU, to which torch's FSDP1 can be talked; evaluations and checkpoints are not seen here."""
-    two = in_two_processes(fits.run_all, [[], []], [fits.Fit(*case, 4, strategy="fsdp1") for case in CASES])
-    for case, *ranks in zip(CASES, *(together for _, together in two), strict=True):
-        alone = fits.run(fits.Fit(*case))
-        assert alone.steps[0] != alone.steps[-1]
+def test_two_processes_of_them_give_the_losses_of_one():
+    """On a CPU, to which they can be talked; all in one test, for it is processes that cost."""
+    deepspeed = ["deepspeed_stage_2", "deepspeed_stage_3"] if find_spec("deepspeed") else []
+    pairs = [(fits.Fit(*case, 4, strategy=name), fits.Fit(*case)) for name in ("fsdp1", *deepspeed) for case in CASES]
+    # DeepSpeed divides by the accumulation, as Lightning has before. Six batches an epoch are two steps of six rows.
+    case = (*CASES[0], 6, 1, 0.5)
+    pairs += [(fits.Fit(*CASES[0], 1, 3, 0.5, name), fits.Fit(*case)) for name in deepspeed]
+    first, second = in_two_processes(fits.run_all, [[], []], [shared for shared, _ in pairs])
+    alone = {name: fits.run(fit).steps for name, fit in {str(fit): fit for _, fit in pairs}.items()}
+    for (shared, fit), *ranks in zip(pairs, first[1], second[1], strict=True):
+        expected = alone[str(fit)]
+        assert expected[0] != expected[-1]
         for steps, _ in ranks:
-            for i, (found, expected) in enumerate(zip(steps, alone.steps, strict=True)):
-                assert found == pytest.approx(expected, rel=1e-4 if i else 1e-5, abs=1e-6), case
+            for i, (found, step) in enumerate(zip(steps, expected, strict=True)):
+                assert found == pytest.approx(step, rel=1e-4 if i else 1e-5, abs=1e-6), shared
 
 
 @pytest.mark.parametrize(
@@ -77,6 +86,23 @@ def test_what_fsdp1_cannot_do_is_refused(method, settings, told):
     made._trainer.gradient_clip_val = clip
     with pytest.raises(UnlearunError, match=told):
         check(made)
+
+
+def test_tied_embeddings_that_are_frozen_are_refused_on_one_device():
+    """There torch's FSDP1 shares nothing, and fails on a weight that two modules have."""
+    config = make_llama().config
+    config.tie_word_embeddings = True
+    for method, refused in ((RMU, True), (SimNPO, False)):
+        made = attached(
+            method(
+                LlamaForCausalLM(config), tokenizer=make_tokenizer(), **({"reference_way": "copy"} if refused else {})
+            ),
+            FSDPStrategy(),
+        )
+        check(made)
+        made._trainer.world_size = 1
+        with pytest.raises(UnlearunError, match="leave out --trainer") if refused else nullcontext():
+            check(made)
 
 
 def test_what_fsdp1_can_do_is_not():

@@ -98,7 +98,7 @@ CASES = {
     "IdkNLL": (IdkNLL, {"alpha": 2.0}, 2e-3),
     "TaskVector": (TaskVector, {"scale": 2.0}, 1e-3),
     "FineTune": (FineTune, {}, 1e-4),
-    "RR": (RR, {"target_layers": [1]}, 3e-3),
+    "RR": (RR, {"target_layers": [1]}, 1e-3),
     "SimNPO": (SimNPO, {}, 2e-3),
     "RMU": (RMU, {"steering_coeff": 20.0, "alpha": 10.0, "target_layer": 1}, 1e-2),
     "RMU-two-layers": (RMU, {"steering_coeff": 20.0, "alpha": 10.0, "target_layer": [0, 1]}, 1e-2),

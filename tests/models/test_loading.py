@@ -297,6 +297,7 @@ def test_gguf_tokenizer(tmp_path):
 
 
 def test_broken_gguf(tmp_path):
+    pytest.importorskip("gguf")
     file = tmp_path / "tiny.gguf"
     file.write_bytes(b"GGUF and then nothing")
     expect_explained(load_model, "model", file, "the file is damaged")

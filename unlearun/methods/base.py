@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
-from lightning.pytorch.strategies import DeepSpeedStrategy
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from torch import Tensor, nn
 
 from unlearun.data import AlternateKind, Batch
 from unlearun.errors import UnlearunError, check_bounds, check_choice
 from unlearun.methods.referenced import NeedOf, ReferenceWay
-from unlearun.methods.strategies import check, prepare
+from unlearun.methods.strategies import check, check_windows, give_batch_size, prepare
 from unlearun.methods.training import Term, TrainedModule
 from unlearun.models import (
     CHECKPOINT_KEY,
@@ -230,6 +230,7 @@ class UnlearningMethod(TrainedModule):
         """
         super().setup(stage)
         if isinstance(self.trainer.strategy, DeepSpeedStrategy):
+            give_batch_size(self.trainer)
             self.configure_model()
 
     def configure_model(self) -> None:
@@ -251,6 +252,11 @@ class UnlearningMethod(TrainedModule):
         self._gradients_checked = False
         self.make_ready()
         self.prepare_reference()
+
+    def on_train_start(self) -> None:
+        """Check what is known only now."""
+        super().on_train_start()
+        check_windows(self.trainer)
 
     def check_fit(self) -> None:
         """Check, before anything is computed, that the fit can be run.
@@ -356,8 +362,9 @@ class UnlearningMethod(TrainedModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what an export needs, all of it plain values; leave out what can be loaded by name again."""
-        shares = any(is_share(weight) for weight in checkpoint["state_dict"].values())  # which are read all or none
-        if self.lora is not None and self.model_name is not None and not shares:
+        # Shares are read all or none; FSDP1, too, reads all that it has, before anyone is asked.
+        whole = isinstance(self.trainer.strategy, FSDPStrategy) or any(map(is_share, checkpoint["state_dict"].values()))
+        if self.lora is not None and self.model_name is not None and not whole:
             state = checkpoint["state_dict"]
             kept = adapter_names(state)
             base = {f"policy.{key}" for key in self.policy.state_dict()} - kept

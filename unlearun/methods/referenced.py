@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
-from lightning.pytorch.strategies import FSDPStrategy
 from torch import distributed
 
 from unlearun.data import Batch, Example, UnlearningDataModule, collate
 from unlearun.errors import UnlearunError, check_bounds, check_choice
 from unlearun.methods.evaluated import EvaluatedModule
+from unlearun.methods.strategies import hides_weights
 from unlearun.models import (
     AdaptersOff,
     CachedLogprobs,
@@ -181,7 +181,7 @@ class ReferencedModule(EvaluatedModule):
         data = getattr(self._trainer, "datamodule", None)
         if not isinstance(data, UnlearningDataModule) or self.reference_way not in ("auto", "cache"):
             return set()
-        if isinstance(self.trainer.strategy, FSDPStrategy):  # a model runs within a step alone
+        if hides_weights(self.trainer.strategy):  # a model runs within a step alone
             return set()
         needs = self._kinds() - {"hidden", "weights"}  # states of a few layers cost less live
         if "logits" in needs and not self._can_cache_states(data):

@@ -62,6 +62,13 @@ def check(method: UnlearningMethod) -> None:
     name = type(trainer.strategy).__name__
     if not hides_weights(trainer.strategy):
         return
+    embedding = method.model.get_output_embeddings().weight
+    tied = embedding is method.model.get_input_embeddings().weight
+    if isinstance(trainer.strategy, FSDPStrategy) and trainer.world_size == 1 and tied and not embedding.requires_grad:
+        raise UnlearunError(
+            f"{name} on one device, where there is nothing to share, cannot run {type(method).__name__}, which trains "
+            "no embeddings, with a model whose output embeddings are its input embeddings: leave out --trainer.strategy"
+        )
     needs = {need for need, _ in method.reference_needs}
     adapted = has_adapters(method.policy)
     if "weights" in needs or (needs and not adapted and not method.has_copy):
@@ -77,6 +84,54 @@ def check(method: UnlearningMethod) -> None:
         )
 
 
+def give_batch_size(trainer: Any) -> None:  # noqa: ANN401 - a Trainer
+    """Tell DeepSpeed how many rows a batch has, which it prints: it would look for that where two loaders have none.
+
+    Args:
+        trainer: Whose strategy is DeepSpeed.
+    """
+    settings = trainer.strategy.config
+    if isinstance(settings, dict):
+        settings.setdefault("train_micro_batch_size_per_gpu", getattr(trainer.datamodule, "batch_size", None) or 1)
+
+
+def divides_again(trainer: Any) -> int:  # noqa: ANN401 - a Trainer
+    """Return what a strategy divides a loss by after Lightning has: DeepSpeed by the accumulation, a second time.
+
+    Args:
+        trainer: Whose strategy it is.
+    """
+    return trainer.accumulate_grad_batches if trainer.strategy.handles_gradient_accumulation else 1
+
+
+def ends_step(trainer: Any) -> bool:  # noqa: ANN401 - a Trainer
+    """Say whether an optimizer step is taken after this batch: DeepSpeed is asked to at each, and counts by itself.
+
+    Args:
+        trainer: That is training.
+    """
+    if not trainer.strategy.handles_gradient_accumulation:
+        return True
+    return (trainer.fit_loop.batch_idx + 1) % trainer.accumulate_grad_batches == 0
+
+
+def check_windows(trainer: Any) -> None:  # noqa: ANN401 - a Trainer
+    """Check, once the number of batches is known, that every optimizer step is within an epoch.
+
+    Args:
+        trainer: That begins to train.
+
+    Raises:
+        UnlearunError: DeepSpeed, which knows no epochs, would carry batches over into the next.
+    """
+    each, batches = trainer.accumulate_grad_batches, trainer.num_training_batches
+    if trainer.strategy.handles_gradient_accumulation and batches % each:
+        raise UnlearunError(
+            f"an epoch has {batches} batches, and with DeepSpeed that must be a multiple of accumulate_grad_batches "
+            f"({each}), for it carries the last ones over into the next epoch: set it, or batch_size, to fit; or {ELSE}"
+        )
+
+
 def whole_weights(method: UnlearningMethod) -> dict[str, Any] | None:
     """Return the weights of a model that its strategy hides; all processes must ask at once, and the first gets them.
 
@@ -87,11 +142,27 @@ def whole_weights(method: UnlearningMethod) -> dict[str, Any] | None:
         Its state by the names of transformers; None where this strategy cannot give it.
     """
     strategy: Any = method.trainer.strategy
-    if not isinstance(strategy, FSDPStrategy) or strategy._state_dict_type != "full" or has_adapters(method.policy):
+    if has_adapters(method.policy):
+        return None
+    if isinstance(strategy, DeepSpeedStrategy) and strategy.zero_stage_3:
+        return _gathered(method)
+    if not isinstance(strategy, FSDPStrategy) or strategy._state_dict_type != "full":
         return None
     prefix = "policy.model."
     state = strategy.lightning_module_state_dict().items()
     return {name.removeprefix(prefix): weight for name, weight in state if name.startswith(prefix)}
+
+
+def _gathered(method: UnlearningMethod) -> dict[str, Any]:
+    """Bring together the weights that DeepSpeed has in shares, one at a time, in the first process."""
+    from deepspeed import zero
+
+    state: dict[str, Any] = {name: buffer.cpu() for name, buffer in method.model.named_buffers()}
+    for name, weight in method.model.named_parameters():
+        with zero.GatheredParameters([weight]):
+            if method.trainer.is_global_zero:
+                state[name] = weight.detach().cpu().clone()
+    return state
 
 
 def _spread(method: UnlearningMethod, mesh: DeviceMesh, stored: StoredWeights | None) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from unlearun.data import Batch
 from unlearun.errors import UnlearunError, check_bounds
 from unlearun.methods.referenced import ReferencedModule, ReferenceWay
+from unlearun.methods.strategies import divides_again, ends_step
 from unlearun.methods.wrappers import at_sharpest, without_conflict
 from unlearun.models import ModelLike, return_freed_memory
 
@@ -173,7 +174,7 @@ class TrainedModule(ReferencedModule):
         if self._trainer is None:
             return loss
         # Lightning divides by the accumulation and averages over processes; our denominators know both already.
-        return loss * self._trainer.accumulate_grad_batches * self._trainer.world_size
+        return loss * self._trainer.accumulate_grad_batches * self._trainer.world_size * divides_again(self.trainer)
 
     def _differentiates_in_parts(self) -> bool:
         """Say whether a backward pass may run within the forward of the strategy; FSDP1 and DeepSpeed forbid it."""
@@ -211,6 +212,8 @@ class TrainedModule(ReferencedModule):
         Raises:
             UnlearunError: In the first step: a weight that is to be trained has got no gradient.
         """
+        if not ends_step(self.trainer):
+            return
         if self._is_wrapped():
             self._wrap_gradients()
         self._check_gradients()
@@ -324,6 +327,8 @@ class TrainedModule(ReferencedModule):
             optimizer_closure: See Lightning.
         """
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        if not ends_step(self.trainer):
+            return
         optimizer.zero_grad()
         self._kept_batches = []
 

@@ -31,6 +31,8 @@ def check_settings(config: Mapping[str, Any]) -> None:
     check_bounds(**{f"trainer.{name}": (config.get(name), least) for name, least in LEAST.items()})
     devices, accelerator = str(config.get("devices", "auto")), config.get("accelerator", "auto")
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
+    if on_cpu and "deepspeed" in str(config.get("strategy")).lower():
+        raise UnlearunError("DeepSpeed needs a GPU that CUDA can use, and there is none: leave out --trainer.strategy")
     cores = os.cpu_count() or 1
     if on_cpu and devices.isdecimal() and int(devices) > PROCESSES_A_CORE * cores:
         raise UnlearunError(
