@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from unlearun.data import AlternateKind, Batch
 from unlearun.errors import UnlearunError, check_bounds, check_choice
 from unlearun.methods.referenced import NeedOf, ReferenceWay
-from unlearun.methods.strategies import check, check_windows, give_batch_size, prepare
+from unlearun.methods.strategies import check, check_windows, prepare, prepare_deepspeed
 from unlearun.methods.training import Term, TrainedModule
 from unlearun.models import (
     CHECKPOINT_KEY,
@@ -230,7 +230,7 @@ class UnlearningMethod(TrainedModule):
         """
         super().setup(stage)
         if isinstance(self.trainer.strategy, DeepSpeedStrategy):
-            give_batch_size(self.trainer)
+            prepare_deepspeed(self.trainer)
             self.configure_model()
 
     def configure_model(self) -> None:

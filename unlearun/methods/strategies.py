@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, Strategy
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
     from unlearun.methods.base import UnlearningMethod
+
+log = logging.getLogger(__name__)
 
 ELSE = "use --trainer.strategy fsdp2, or ddp"
 
@@ -84,12 +87,17 @@ def check(method: UnlearningMethod) -> None:
         )
 
 
-def give_batch_size(trainer: Any) -> None:  # noqa: ANN401 - a Trainer
-    """Tell DeepSpeed how many rows a batch has, which it prints: it would look for that where two loaders have none.
+def prepare_deepspeed(trainer: Any) -> None:  # noqa: ANN401 - a Trainer
+    """Tell DeepSpeed how many rows a batch has, which it would look for where two loaders have none.
 
     Args:
         trainer: Whose strategy is DeepSpeed.
     """
+    if trainer.ckpt_path:
+        log.warning(
+            "DeepSpeed reads %s with pickle, which runs what a file says: go on from checkpoints of your own alone",
+            trainer.ckpt_path,
+        )
     settings = trainer.strategy.config
     if isinstance(settings, dict):
         settings.setdefault("train_micro_batch_size_per_gpu", getattr(trainer.datamodule, "batch_size", None) or 1)
