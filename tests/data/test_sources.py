@@ -9,6 +9,7 @@ import pytest
 from conftest import FORGET, RETAIN
 
 from unlearun.data import read_rows
+from unlearun.data.sources import under_root
 from unlearun.errors import UnlearunError
 
 LINES = "\n".join(json.dumps(row) for row in FORGET)
@@ -240,3 +241,36 @@ def test_a_split_of_rows_that_have_none_is_explained(write):
 
 def test_a_name_that_no_disk_can_hold_is_no_file():
     assert "there is no file 'aaa" in refusal("a" * 5000)
+
+
+# ---- a folder in the place of the hub ---------------------------------------------------------------------------
+
+
+def test_a_folder_stands_in_for_the_hub(tmp_path):
+    for name in ("forget10.json", "raw/holdout.jsonl", "raw.json", "train.json", "TOFU.jsonl", "mine.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(json.dumps({"text": name}))
+    for source, file in (
+        ({"path": "locuslab/TOFU", "name": "forget10", "split": "train"}, "forget10.json"),
+        ({"path": "muse-bench/MUSE-News", "name": "raw", "split": "holdout"}, "raw/holdout.jsonl"),
+        ({"path": "muse-bench/MUSE-News", "name": "raw", "split": "forget"}, "raw.json"),
+        ({"path": "locuslab/TOFU", "split": "train"}, "train.json"),
+        ({"path": "locuslab/TOFU", "split": "test"}, "TOFU.jsonl"),
+        ("locuslab/TOFU", "TOFU.jsonl"),
+        ("mine.json", "mine.json"),
+    ):
+        assert values(under_root(source, tmp_path, "the forget set")) == [{"text": file}]
+
+
+def test_what_is_no_dataset_of_the_hub_is_not_looked_for_elsewhere(tmp_path):
+    for source in ("pocket/forget.json", FORGET, {"name": "no path"}):
+        assert under_root(source, tmp_path, "the forget set") == source
+
+
+def test_a_folder_without_the_file_is_named_with_what_was_looked_for(tmp_path):
+    source = {"path": "locuslab/TOFU", "name": "forget10", "split": "train"}
+    wanted = r"forget10/train\.jsonl, forget10/train\.json, forget10\.jsonl, forget10\.json"
+    with pytest.raises(UnlearunError, match=f"the forget set: data.root .* has none of {wanted}; put"):
+        under_root(source, tmp_path, "the forget set")
+    with pytest.raises(UnlearunError, match="'nowhere' is no folder"):
+        under_root(source, "nowhere", "the forget set")

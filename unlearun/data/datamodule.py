@@ -24,7 +24,7 @@ from unlearun.data.loader import ResumableLoader
 from unlearun.data.rows import Item, Keys
 from unlearun.data.sampler import DrawnBatches, RowStream, StepSampler
 from unlearun.data.sets import TRAINED, RowSets, check_names, name_sources
-from unlearun.data.sources import Source
+from unlearun.data.sources import Source, under_root
 from unlearun.errors import UnlearunError, check_bounds, check_choice
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ class UnlearningDataModule(LightningDataModule):
         retain: The rows to keep. None only for a method without a retain term.
         holdout: Rows that the model never saw, to compare the forgotten ones with.
         utility: Knowledge that must survive: a source, or a mapping of names to sources.
-        evaluation: A mapping of names to sources, evaluated instead of forget, retain, holdout and utility.
+        evaluation: A mapping of names to sources, evaluated instead of forget, retain, holdout and utility; a set
+            whose source is null is left out.
         question_key: The key of the question in a row.
         answer_key: The key of the answer.
         alternate_key: The key of another answer, or a list of them, for DPO and AltPO. None: refusals such as "I don't
@@ -82,6 +83,7 @@ class UnlearningDataModule(LightningDataModule):
         seed: What order, choice of rows and refusals follow from.
         cache: Where the token ids of large sets are kept for the next start: a folder; true for the one that the
             environment variable UNLEARUN_CACHE names, or else ~/.cache/unlearun; false for nowhere.
+        root: A folder that stands in for the hub: of a dataset's ``name: forget10`` it has forget10.json or .jsonl.
     """
 
     def __init__(
@@ -90,7 +92,7 @@ class UnlearningDataModule(LightningDataModule):
         retain: Source | None = None,
         holdout: Source | None = None,
         utility: Source | None = None,
-        evaluation: dict[str, Source] | None = None,
+        evaluation: dict[str, Source | None] | None = None,
         question_key: str = "question",
         answer_key: str = "answer",
         alternate_key: str | None = None,
@@ -116,6 +118,7 @@ class UnlearningDataModule(LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
         cache: bool | str = True,
+        root: str | None = None,
     ) -> None:
         super().__init__()
         check_bounds(
@@ -141,8 +144,12 @@ class UnlearningDataModule(LightningDataModule):
             check_names(evaluation)
             self.evaluated = {}
             for name, source in evaluation.items():
+                if source is None:
+                    continue
                 self.evaluated[name] = name if self.sources.get(name) == source else f"evaluation {name}"
                 self.sources[self.evaluated[name]] = source
+        if root is not None:
+            self.sources = {name: under_root(source, root, f"the {name} set") for name, source in self.sources.items()}
         keys = Keys(question_key, answer_key, alternate_key, paraphrase_key, perturbed_key, text_key)
         self.sets = RowSets(self.sources, keys, overlap, seed, duplicates, cache)
         self.max_length = max_length

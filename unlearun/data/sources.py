@@ -62,6 +62,42 @@ def read_rows(source: Source, where: str) -> list[Row]:
     return rows
 
 
+def under_root(source: Source, root: str | Path, where: str) -> Source:
+    """Find a source in a folder that stands in for the Hugging Face hub.
+
+    Args:
+        source: What `read_rows` takes.
+        root: The folder. A dataset with a ``name`` and a ``split`` is looked for as ``NAME/SPLIT``, then as ``NAME``,
+            each with ``.jsonl`` or ``.json`` behind it; without a ``name`` as ``SPLIT``, then as the id's last part. A
+            file that is not here is looked for under its own name.
+        where: The set that the source is for, as messages should call it.
+
+    Returns:
+        The file, as a source; what is no dataset of the hub, and is here, as it was.
+
+    Raises:
+        UnlearunError: The folder has no such file.
+    """
+    named = {"path": source} if isinstance(source, str) else source
+    if not isinstance(named, Mapping) or not isinstance(named.get("path"), str):
+        return source
+    path, name, split = named["path"], named.get("name"), named.get("split")
+    if Path(path).suffix in (".json", ".jsonl"):
+        inside = Path(root) / path
+        return {**named, "path": str(inside)} if inside.is_file() and not Path(path).is_absolute() else source
+    stems = [f"{name}/{split}", name] if name else [split, path.rpartition("/")[2]]
+    files = [Path(root) / f"{stem}{suffix}" for stem in stems if stem for suffix in (".jsonl", ".json")]
+    file = next((file for file in files if file.is_file()), None)
+    if file is None:
+        tried = ", ".join(str(file.relative_to(root)) for file in files)
+        reason = f"has none of {tried}" if Path(root).is_dir() else "is no folder"
+        raise UnlearunError(
+            f"{where}: data.root {shown(str(root))} {reason}; put the file there, name another source for the set "
+            "or null, or leave out data.root to read from the hub"
+        )
+    return {"path": str(file)}
+
+
 def _read_named(source: Mapping[str, Any], where: str) -> list[Row]:
     unknown = [key for key in source if key not in SOURCE_KEYS]
     if unknown or not isinstance(source.get("path"), str):
