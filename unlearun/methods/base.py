@@ -363,7 +363,8 @@ class UnlearningMethod(TrainedModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what an export needs, all of it plain values; leave out what can be loaded by name again."""
         # Shares are read all or none; FSDP1, too, reads all that it has, before anyone is asked.
-        whole = isinstance(self.trainer.strategy, FSDPStrategy) or any(map(is_share, checkpoint["state_dict"].values()))
+        hidden = self._trainer is not None and isinstance(self.trainer.strategy, FSDPStrategy)
+        whole = hidden or any(map(is_share, checkpoint["state_dict"].values()))
         if self.lora is not None and self.model_name is not None and not whole:
             state = checkpoint["state_dict"]
             kept = adapter_names(state)
