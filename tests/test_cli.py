@@ -52,6 +52,8 @@ def layers_of(name: str) -> list[str]:
     if name in WHOLE:
         return ["--config", name]
     method = Path(name).name if name.startswith("models/smollm2/") else "rmu"
+    if name.startswith("benchmarks/tofu/") and "forget" not in name:
+        method = "fine_tune"
     middle = ["--config", "models/smollm2"] if name.startswith("models/smollm2/") else []
     return ["--config", method, *middle, "--config", name]
 

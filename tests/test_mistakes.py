@@ -290,7 +290,7 @@ MODEL = [
 
 ARGUMENTS = [
     Mistake("a misspelt command", lambda p: ["fitt"], ("there is no command 'fitt'. Did you mean 'fit'?",)),
-    Mistake("nothing at all", lambda p: ["fit"], ("missing: --data.forget, --model", "start from a config")),
+    Mistake("nothing at all", lambda p: ["fit"], ("missing: --model", "start from a config")),
     Mistake("no model", lambda p: ["fit", "--model", "RMU", "--data.forget", "x"], ("missing: --model.model",)),
     Mistake(
         "a misspelt method",

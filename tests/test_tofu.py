@@ -62,14 +62,14 @@ def published(tmp_path):
     return write(tmp_path / "published", **rows, holdout10=tofu_script.read(TOFU / "full.json")[2000:2006])
 
 
-def run(folder, tmp_path, output, *more):
-    """Run SimNPO on the benchmark; return the run folder."""
-    arguments = ["fit", "--config", "simnpo", "--config", "benchmarks/tofu/forget10", "--data.root", str(folder)]
-    arguments += ["--model.model", str(tmp_path / "tiny"), "--output_dir", str(tmp_path / output)]
+def run(folder, tmp_path, method, benchmark, *more):
+    """Run a method on the benchmark; return the run folder."""
+    arguments = ["fit", "--config", method, "--config", f"benchmarks/tofu/{benchmark}", "--data.root", str(folder)]
+    arguments += ["--model.model", str(tmp_path / "tiny"), "--output_dir", str(tmp_path / "runs")]
     arguments += ["--data.max_new_tokens", str(NEW_TOKENS), "--data.batch_size", "2", "--trainer.max_epochs", "2"]
     arguments += ["--optimizer.lr", "3e-3", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
     assert main([*arguments, *more]) == 0
-    (where,) = (tmp_path / output).glob("simnpo/*")
+    (where,) = (tmp_path / "runs" / method.replace("_", "")).iterdir()
     return where
 
 
@@ -82,8 +82,8 @@ def test_its_aggregates_are_those_of_a_script_of_its_own(rows, tmp_path, request
     model.save_pretrained(tmp_path / "tiny")
     tokenizer = make_tokenizer()
     tokenizer.save_pretrained(tmp_path / "tiny")
-    gold = run(folder, tmp_path, "gold", "--model.gamma", "0")
-    found = run(folder, tmp_path, "found", "--data.retain_reference", str(gold))
+    gold = run(folder, tmp_path, "fine_tune", "retain90")
+    found = run(folder, tmp_path, "simnpo", "forget10", "--data.retain_reference", str(gold))
     models = [AutoModelForCausalLM.from_pretrained(where / "model") for where in (gold, found)]
     forget = tofu_script.read(folder / "forget10_perturbed.json")
     sets = {name: tofu_script.read(folder / f"{file}.json") for name, file in UTILITY.items()}

@@ -221,7 +221,7 @@ def test_help_and_show_load_no_torch(sweep, tmp_path):
 
 def test_the_pocket_model_end_to_end(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    small = ["--trainer.max_epochs", "1", "--data.max_eval_rows", "20", "--trainer.accelerator", "cpu"]
+    small = ["--trainer.max_epochs", "1", "--data.max_eval_rows", "8", "--trainer.accelerator", "cpu"]
     assert main(["sweep", "--config", "rmu", *small, "--grid", "optimizer.lr=3e-2,1e30"]) == 0
     folder = tmp_path / "outputs" / "sweeps" / "rmu-1"
     good, broken = Plan.read(folder).runs

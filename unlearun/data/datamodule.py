@@ -88,7 +88,7 @@ class UnlearningDataModule(LightningDataModule):
 
     def __init__(
         self,
-        forget: Source | None,
+        forget: Source | None = None,
         retain: Source | None = None,
         holdout: Source | None = None,
         utility: Source | None = None,
