@@ -170,6 +170,9 @@ def on_a_cpu(strategy: str) -> Strategy | str:
 def deepspeed_on_a_cpu(stage: int) -> DeepSpeedStrategy:
     """Make DeepSpeed run on a CPU, which it can and Lightning does not know."""
     os.environ["DS_ACCELERATOR"] = "cpu"
+    from deepspeed.comm import torch as communication
+
+    communication.build_shm_op = lambda: None  # it would compile for a minute what two processes can do without
 
     class OnCPU(DeepSpeedStrategy):
         def setup_environment(self) -> None:

@@ -1,0 +1,196 @@
+"""TOFU in small, for real: a target, a yardstick that never saw the forget set, and every method between them.
+
+    python tests/benchmarks/tofu.py [METHOD[:POINT]...] [--data FOLDER] [--output DIR] [--model MODEL] [--readme]
+
+METHOD is the name of a config, such as rmu; without any, all of them, and three points each of those in POINTS. The
+target is trained on authors 0-17 and 198-199 (20 rows each), the yardstick on 0-17 alone; 198-199 are then to be
+forgotten, and 100-101 are what nobody saw. Each run is `unlearun fit` in a process of its own, one after another; what
+is in DIR already is not done again, and a run that was broken off goes on. Figures gather in docs/tofu.json: a method
+that stands there is left out unless it is named. `--readme` writes the table into README.md and draws docs/tofu.png.
+The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tofu_plot import draw
+
+from unlearun.files import write_whole
+from unlearun.records import Evaluation
+from unlearun.shipped import configs_root
+
+ROOT = Path(__file__).parents[2]
+README, FIGURES, PICTURE = ROOT / "README.md", ROOT / "docs" / "tofu.json", ROOT / "docs" / "tofu.png"
+BEGIN, END = "<!-- tofu -->\n", "<!-- end of tofu -->\n"
+ROWS = 20  # of an author
+AUTHORS = {"full": [*range(18), 198, 199], "retain99": [*range(18)], "forget01": [198, 199], "holdout01": [100, 101]}
+TARGET, GOLD = "target", "retain model"
+COLUMNS = {
+    "forget_quality": "forget_quality",
+    "ks_forget_quality": "ks_forget_quality",
+    "model_utility": "model_utility",
+    "forget/extraction_strength": "ES",
+    "forget/exact_memorization": "EM",
+    "mia": "MIA",
+}
+# Settings that are tried beside the defaults, by method.
+POINTS: dict[str, dict[str, list[str]]] = {
+    "rmu": {
+        "near": ["--optimizer.lr", "1e-3", "--model.steering_coeff", "100", "--model.alpha", "30"],
+        "far": ["--optimizer.lr", "1e-3", "--model.steering_coeff", "300", "--model.alpha", "30"],
+    },
+    "npo": {"slow": ["--optimizer.lr", "1e-5"], "fast": ["--optimizer.lr", "5e-5"]},
+    "simnpo": {"slow": ["--optimizer.lr", "1e-5"], "fast": ["--optimizer.lr", "5e-5"]},
+    "grad_diff": {"slow": ["--optimizer.lr", "1e-5"], "fast": ["--optimizer.lr", "5e-5"]},
+    "undial": {"fast": ["--optimizer.lr", "1e-4"], "faster": ["--optimizer.lr", "3e-4"]},
+}
+
+
+def cut_rows(published: Path, folder: Path) -> None:
+    """Write the rows of some authors into files of TOFU's names.
+
+    Args:
+        published: The folder of TOFU's files, one JSON object a line.
+        folder: Where they go.
+    """
+    read = {file.stem: file.read_text(encoding="utf-8").splitlines() for file in published.glob("*.json")}
+    if missing := {"full", "forget01_perturbed", "retain_perturbed", "real_authors_perturbed"} - read.keys():
+        sys.exit(f"{published} has no {sorted(missing)[0]}.json; name the folder of TOFU's files with --data")
+    files = {
+        name: [line for author in authors for line in read["full"][author * ROWS : (author + 1) * ROWS]]
+        for name, authors in AUTHORS.items()
+    }
+    kept = {json.loads(line)["question"] for line in files["retain99"]}
+    files |= {name: lines for name, lines in read.items() if name.endswith("_perturbed")}
+    files["retain_perturbed"] = [line for line in read["retain_perturbed"] if json.loads(line)["question"] in kept]
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, lines in files.items():
+        write_whole(folder / f"{name}.json", "\n".join(lines) + "\n")
+
+
+def fit(folder: Path, arguments: Sequence[str]) -> dict[str, Any]:
+    """Run `unlearun fit`, or what is left of it, and return what it found and took.
+
+    Args:
+        folder: Of this run alone.
+        arguments: Of the command.
+    """
+    done = folder / "result.json"
+    if done.is_file():
+        return json.loads(done.read_text(encoding="utf-8"))
+    begun = next((file.parent for file in folder.rglob("config.yaml")), None)
+    command = [sys.executable, "-m", "unlearun", "fit"]
+    command += ["--resume", str(begun)] if begun else [*arguments, "--output_dir", str(folder)]
+    folder.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    with (folder / "output.txt").open("a", encoding="utf-8") as output:
+        child = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        found: dict[str, Any] = {"failed": (folder / "output.txt").read_text(encoding="utf-8").splitlines()[-1]}
+        if child.returncode < 0 or child.returncode >= 128:
+            sys.exit(f"{folder.name} was broken off; the same command goes on with it")
+    else:
+        found = {"run": str(next(file.parent for file in folder.rglob("config.yaml")))}
+    # The unit of maximum resident memory is the kilobyte on Linux, the byte on macOS.
+    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+    found |= {"seconds": time.perf_counter() - start, "peak_gb": peak, "whole": begun is None}
+    write_whole(done, json.dumps(found))
+    return found
+
+
+def figures(found: dict[str, Any], step: str = "last") -> dict[str, Any]:
+    """Return the values of the first or the last evaluation of a run, each with its interval, and what it took."""
+    row = {name: found[name] for name in ("seconds", "peak_gb", "whole", "failed") if name in found}
+    if "run" in found:
+        evaluations = [Evaluation.read(file) for file in (Path(found["run"]) / "eval").glob("step=*.json")]
+        chosen = (min if step == "first" else max)(evaluations, key=lambda one: one.step)
+        row |= {
+            name: [chosen.summary[name], *chosen.intervals.get(name, ())] for name in COLUMNS if name in chosen.summary
+        }
+    return row
+
+
+def table(rows: dict[str, dict[str, Any]]) -> str:
+    """Return a Markdown table, a line a model."""
+    lines = [f"| model | {' | '.join(COLUMNS.values())} | seconds | GB |", f"| --- |{' --- |' * (len(COLUMNS) + 2)}"]
+    for name, row in rows.items():
+        if "failed" in row:
+            lines.append(f"| `{name}` | {row['failed']} |{' |' * (len(COLUMNS) + 1)}")
+            continue
+        cells = [written(row.get(column), column) for column in COLUMNS]
+        seconds = f"{row['seconds']:.0f}" if row.get("whole") else ""
+        lines.append(f"| `{name}` | {' | '.join(cells)} | {seconds} | {row['peak_gb']:.1f} |")
+    return "\n".join(lines) + "\n"
+
+
+def written(values: Sequence[float] | None, column: str) -> str:
+    """Write a value with its interval."""
+    if not values:
+        return ""
+    shown = [f"{value:.1e}" if column.startswith("ks") else f"{value:.2f}" for value in values]
+    return shown[0] if len(shown) == 1 else f"{shown[0]} ({shown[1]} to {shown[2]})"
+
+
+def main() -> None:
+    """Run what the command line names, and what that needs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("methods", metavar="METHOD", nargs="*")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data/tofu", help="TOFU's files")
+    parser.add_argument("--output", type=Path, default=Path("outputs/tofu"), help="where the runs go")
+    parser.add_argument("--figures", type=Path, default=FIGURES, help="where the figures of all runs gather")
+    parser.add_argument("--model", help="what the target begins as; default: SmolLM2-135M-Instruct")
+    parser.add_argument("--readme", action="store_true", help="write the table and the picture")
+    parser.add_argument("--arguments", nargs=argparse.REMAINDER, default=[], help="further arguments of unlearun fit")
+    chosen = parser.parse_args()
+    rows = json.loads(chosen.figures.read_text(encoding="utf-8")) if chosen.figures.is_file() else {}
+    configs = sorted(file.stem for file in configs_root().glob("*.yaml") if file.stem != "fine_tune")
+    points = [
+        point for config in configs for point in (config, *(f"{config}:{name}" for name in POINTS.get(config, ())))
+    ]
+    if unknown := [name for name in chosen.methods if name not in points]:
+        parser.error(f"there is no {unknown[0]}; there are {', '.join(points)}")
+    left = chosen.methods or [point for point in points if point not in rows]
+    cut_rows(chosen.data, chosen.output / "data")
+    shared = ["--config", "benchmarks/tofu/smollm2", "--data.root", str(chosen.output / "data")]
+    shared += ["--trainer.enable_progress_bar", "false", *chosen.arguments]
+
+    def run(name: str, config: str, benchmark: str, *more: str) -> dict[str, Any]:
+        layers = ["--config", config, "--config", f"benchmarks/tofu/{benchmark}"]
+        found = fit(chosen.output / name.replace(":", "-").replace(" ", "-"), [*layers, *shared, *more])
+        sys.stdout.write(f"{name}: {found.get('failed') or found['run']}, {found['seconds']:.0f} s\n")
+        sys.stdout.flush()
+        return found
+
+    if left:
+        start = ["--model.model", chosen.model] if chosen.model else []
+        gold = run(GOLD, "fine_tune", "retain99", *start)
+        target = run(TARGET, "fine_tune", "full", *start, "--data.retain_reference", gold["run"])
+        rows |= {TARGET: figures(target), GOLD: figures(gold)}
+        known = ["--model.model", f"{target['run']}/model", "--data.retain_reference", gold["run"]]
+        for point in left:
+            config, _, name = point.partition(":")
+            rows[point] = figures(run(point, config, "forget01", *known, *POINTS.get(config, {}).get(name, [])))
+            write_whole(chosen.figures, json.dumps(rows, indent=1) + "\n")
+    rows = {name: rows[name] for name in (TARGET, GOLD, *points) if name in rows}
+    sys.stdout.write(f"\n{table(rows)}\n")
+    if chosen.readme:
+        text = README.read_text(encoding="utf-8")
+        before, after = text.partition(BEGIN)[0], text.partition(END)[2]
+        write_whole(README, f"{before}{BEGIN}{table(rows)}{END}{after}")
+        draw(rows, PICTURE, GOLD, TARGET)
+    sys.stdout.write(f"{json.dumps(rows)}\n")
+
+
+if __name__ == "__main__":
+    main()
