@@ -97,7 +97,7 @@ def fit(folder: Path, arguments: Sequence[str]) -> dict[str, Any]:
         _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
-        found: dict[str, Any] = {"failed": (folder / "output.txt").read_text(encoding="utf-8").splitlines()[-1]}
+        found: dict[str, Any] = {"failed": (folder / "output.txt").read_text(encoding="utf-8").strip().splitlines()[-1]}
         if child.returncode < 0 or child.returncode >= 128:
             sys.exit(f"{folder.name} was broken off; the same command goes on with it")
     else:
@@ -105,7 +105,8 @@ def fit(folder: Path, arguments: Sequence[str]) -> dict[str, Any]:
     # The unit of maximum resident memory is the kilobyte on Linux, the byte on macOS.
     peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
     found |= {"seconds": time.perf_counter() - start, "peak_gb": peak, "whole": begun is None}
-    write_whole(done, json.dumps(found))
+    if "run" in found:
+        write_whole(done, json.dumps(found))
     return found
 
 
@@ -168,14 +169,17 @@ def main() -> None:
     def run(name: str, config: str, benchmark: str, *more: str) -> dict[str, Any]:
         layers = ["--config", config, "--config", f"benchmarks/tofu/{benchmark}"]
         found = fit(chosen.output / name.replace(":", "-").replace(" ", "-"), [*layers, *shared, *more])
-        sys.stdout.write(f"{name}: {found.get('failed') or found['run']}, {found['seconds']:.0f} s\n")
+        sys.stdout.write(f"{name}: {found.get('run') or found['failed']}, {found['seconds']:.0f} s\n")
         sys.stdout.flush()
+        if name in (TARGET, GOLD) and "failed" in found:
+            sys.exit(f"without the {name} there is nothing to compare with")
         return found
 
     if left:
         start = ["--model.model", chosen.model] if chosen.model else []
         gold = run(GOLD, "fine_tune", "retain99", *start)
-        target = run(TARGET, "fine_tune", "full", *start, "--data.retain_reference", gold["run"])
+        known = ["--data.retain", str(chosen.output / "data/full.json"), "--data.retain_reference", gold["run"]]
+        target = run(TARGET, "fine_tune", "retain99", *start, *known)
         rows |= {TARGET: figures(target), GOLD: figures(gold)}
         known = ["--model.model", f"{target['run']}/model", "--data.retain_reference", gold["run"]]
         for point in left:
