@@ -15,6 +15,7 @@ import torch
 import yaml
 from conftest import FORGET, RETAIN, make_llama, make_tokenizer
 from lightning.pytorch import strategies
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from unlearun.__main__ import main
@@ -226,6 +227,42 @@ def test_a_run_that_was_broken_off_goes_on_in_its_folder(small, tmp_path, capsys
     assert main(["fit", "--resume", str(broken_off(parent / "1")), "--trainer.max_epochs", "2"]) == 0
     assert (parent / "1" / "eval" / "step=2.json").is_file()
     assert (parent / "1" / "config.yaml").read_text() == config.replace("max_epochs: 1", "max_epochs: 2")
+
+
+def contents(folder):
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (["--config", "npo"], "is a run of SimNPO, which NPO cannot go on with"),
+        (["--optimizer.lr", "1"], "optimizer.init_args.lr 1.0 would not count (0.01 there)"),
+        (["--optimizer", "SGD", "--optimizer.lr", "0.01"], "optimizer torch.optim.SGD would not count"),
+        (["--lr_scheduler", "StepLR", "--lr_scheduler.step_size", "1"], "StepLR would not count (none there)"),
+        (["--model.lora", "{r: 2}"], "the checkpoint has 0 weights of adapters, the model 56"),
+        (["--model.model", "wide"], "of another model: its policy.model.model.embed_tokens.weight is (76, 32), not"),
+        (["--data.batch_size", "0"], "batch_size"),
+        (["--data.forget", "none.json"], "none.json"),
+        (["--trainer.max_epochs", "-5"], "max_epochs"),
+    ],
+)
+def test_a_run_that_is_refused_other_settings_is_left_as_it_was(small, tmp_path, capsys, other, message):
+    make_llama(layers=4, width=64).save_pretrained(tmp_path / "wide")
+    make_tokenizer().save_pretrained(tmp_path / "wide")
+    given = ["fit", "--config", "simnpo", "--optimizer.lr", "0.01", *small, "--trainer.max_epochs", "2"]
+    assert main(given) == 0
+    folder = Path("outputs") / "simnpo" / "1"
+    whole = load_file(folder / "model" / "model.safetensors")
+    broken_off(folder)
+    before = contents(folder)
+    capsys.readouterr()
+    assert main(["fit", "--resume", str(folder), *other]) == 2
+    assert message in capsys.readouterr().err
+    assert contents(folder) == before
+    assert main(["fit", "--resume", str(folder)]) == 0
+    ended = load_file(folder / "model" / "model.safetensors")
+    assert all(torch.equal(ended[name], weight) for name, weight in whole.items())
 
 
 def test_a_run_that_has_ended_is_left_alone(small, tmp_path, capsys):

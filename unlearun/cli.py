@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -26,6 +27,7 @@ EPILOG = (
     f"Methods: {', '.join(method.__name__ for method in METHODS)}. "
     "All options of one, explained: unlearun fit --model NAME --help"
 )
+log = logging.getLogger(__name__)
 RESUME = "A run folder that goes on from its last checkpoint, with its own config."
 KEPT_NAMES = ("last", "best", "hpc")  # of checkpoints that Lightning finds itself
 TARGET = "Before the options may stand what to measure: a run folder, a checkpoint, a model folder or a hub id. "
@@ -127,11 +129,14 @@ class UnlearunCLI(LightningCLI):
                 raise UnlearunError(f"{folder} has no checkpoint")
             return
         self.existing = folder
+        differ = runs.differences(runs.read_config(folder) or {}, given)
         if runs.is_finished(folder):
             further = f"start from its model (--model.model {folder / 'model'}) or, with --ckpt_path, its checkpoint"
-            if runs.differences(runs.read_config(folder) or {}, given):
+            if differ:
                 raise UnlearunError(f"{folder} is finished; to train further, {further}")
             raise _Finished(f"{folder} is finished, there is nothing left to do; to train further, {further}")
+        if differ:
+            log.info("%s goes on otherwise than it began: %s", folder, ", ".join(differ))
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401 - see Lightning
         """Parse, and check what Lightning would fail at before the classes are made.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 
 import pytest
@@ -79,6 +80,12 @@ def test_rouge_compares_stems_and_neither_case_nor_punctuation(generated, answer
 @pytest.mark.parametrize(("generated", "answer"), [("", "Oslo"), ("Bergen", "Oslo"), ("Oslo", "")])
 def test_rouge_of_nothing_in_common_is_0(generated, answer):
     assert set(rouge(generated, answer).values()) == {0.0}
+
+
+def test_rouge_leaves_the_logging_of_the_program_alone(monkeypatch):
+    monkeypatch.setattr(logging.root, "handlers", [])
+    rouge("oslo", "oslo")
+    assert logging.root.handlers == []
 
 
 def test_rouge_is_the_mean_over_examples():

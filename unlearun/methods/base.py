@@ -327,7 +327,7 @@ class UnlearningMethod(TrainedModule):
         """See `TrainedModule`; the weights that a checkpoint of adapters leaves out are there already.
 
         Raises:
-            UnlearunError: A fit would go on with that of another method, or the adapters of the two differ.
+            UnlearunError: A fit would go on with that of another method, or the adapters or models of the two differ.
         """
         super().on_load_checkpoint(checkpoint)
         method = checkpoint.get(CHECKPOINT_KEY, {}).get("method")
@@ -339,6 +339,7 @@ class UnlearningMethod(TrainedModule):
             )
         if "state_dict" in checkpoint:  # else the strategy has loaded, and checked, it already
             self.check_adapters(checkpoint["state_dict"])
+            self._check_shapes(checkpoint["state_dict"])
 
     def check_adapters(self, weights: Mapping[str, Tensor]) -> None:
         """Check that the adapters of a checkpoint are those of the model; the rest may be missing then.
@@ -359,6 +360,22 @@ class UnlearningMethod(TrainedModule):
                 + "; set lora (r, target) as in the run that is to go on"
             )
         self.strict_loading = not own
+
+    def _check_shapes(self, weights: Mapping[str, Tensor]) -> None:
+        if self.load_in_4bit:  # whose shapes are of bytes, as some device packs them
+            return
+        for name, own in self.state_dict().items():
+            stored = weights.get(name)
+            if stored is not None and stored.shape != own.shape:
+                raise UnlearunError(
+                    f"the checkpoint is of another model: its {name} is {tuple(stored.shape)}, not "
+                    f"{tuple(own.shape)}; name the model that the run began with (--model.model)"
+                )
+        if self.strict_loading and (missing := self.state_dict().keys() - weights.keys()):
+            raise UnlearunError(
+                f"the checkpoint is of another model: it has no {min(missing)}; name the model that the run began "
+                "with (--model.model)"
+            )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what an export needs, all of it plain values; leave out what can be loaded by name again."""

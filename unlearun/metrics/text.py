@@ -75,8 +75,10 @@ class ROUGE(TextMetric):
     @cached_property
     def _scorer(self) -> RougeScorer:
         from rouge_score.rouge_scorer import RougeScorer
+        from rouge_score.tokenizers import DefaultTokenizer
 
-        return RougeScorer(list(self._kinds), use_stemmer=True)
+        # Named, for without a tokenizer it logs, in a way that sets up the root logger of the whole process.
+        return RougeScorer(list(self._kinds), tokenizer=DefaultTokenizer(use_stemmer=True))
 
 
 class ShortAnswer(TextMetric):

@@ -14,8 +14,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from unlearun.errors import check_bounds
+from unlearun.methods import UnlearningMethod
 from unlearun.runs.checkpoint_io import WholeCheckpointIO
 from unlearun.runs.random_state import from_all, random_state, restore_random_state
+from unlearun.runs.same_run import check_optimizer, optimizer_settings
 from unlearun.runs.termination import Terminated, Termination
 
 log = logging.getLogger(__name__)
@@ -69,10 +71,19 @@ class RunCheckpoint(Checkpoint):
         if self._within and self._step is not None:
             checkpoint["loops"]["fit_loop"], own = self._step["loop"], self._step["random"]
         checkpoint[KEY] = {"random": from_all(trainer, own), "evaluate": self._evaluates}
+        if isinstance(pl_module, UnlearningMethod):
+            checkpoint[KEY]["optimizer"] = optimizer_settings(pl_module)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Note what is to be restored once training starts."""
+        """Note what is to be restored once training starts.
+
+        Raises:
+            UnlearunError: A fit would go on with another optimizer than it was given.
+        """
         self._going_on = checkpoint.get(KEY)
+        stored = (self._going_on or {}).get("optimizer")
+        if stored is not None and trainer.state.fn == "fit" and isinstance(pl_module, UnlearningMethod):
+            check_optimizer(stored, pl_module)
         if trainer.ckpt_path and self.folder is not None and Path(trainer.ckpt_path).parent == self.folder:
             self.latest = Path(trainer.ckpt_path)
             self._saved_step = int(checkpoint["global_step"])

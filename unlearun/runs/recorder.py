@@ -42,6 +42,9 @@ class RunRecorder(Callback):
         self.first: Evaluation | None = None  # at step 0
         self.last: Evaluation | None = None
         self.folder: Path | None = None
+        self._goes_on = False  # a run that has been, with all that it was given taken
+        existing = None if run_folder is None else run_folder.existing
+        self._there = set() if existing is None else set(existing.iterdir())
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Learn the run folder from rank 0."""
@@ -61,8 +64,8 @@ class RunRecorder(Callback):
         if trainer.is_global_zero:
             for half in checkpoints.glob(".*"):  # of a run that was killed as it wrote them
                 remove(half)
-        if self.write_config is not None and trainer.is_global_zero:
-            self.write_config(self.folder)
+        if self.run_folder.existing is None:
+            self._keep_config(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave no folder of a run that has found nothing: Lightning asks for it before the data are checked."""
@@ -70,13 +73,16 @@ class RunRecorder(Callback):
             return
         self.run_folder.release()
         if self.run_folder.existing is not None:
+            if not self._goes_on:
+                _close(trainer)
+                for file in set(self.run_folder.existing.glob("events.*")) - self._there:
+                    file.unlink()
             return
         folder = self.folder or self.run_folder.taken  # a logger may have asked for it before this callback has
         if folder is None:
             return
         if not any((folder / name).exists() for name in ("eval", "checkpoints", "model", "predictions")):
-            for logger in trainer.loggers:  # one that is not closed writes its file again
-                logger.finalize("failed")
+            _close(trainer)
             shutil.rmtree(folder, ignore_errors=True)
             self.run_folder.discard()
 
@@ -96,6 +102,12 @@ class RunRecorder(Callback):
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, DivergenceGuard) and self.first is not None:
                 callback.start = dict(self.first.summary)
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        """Write the config of a run that goes on: what could have been refused no longer is."""
+        if not self._goes_on and self.run_folder is not None and self.run_folder.existing is not None:
+            self._keep_config(trainer)
+            self._goes_on = True
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the evaluation that has just ended."""
@@ -172,9 +184,19 @@ class RunRecorder(Callback):
         """Return the before/after table and some questions with their answers before and after."""
         return run_summary(self.first, self.last)
 
+    def _keep_config(self, trainer: Trainer) -> None:
+        if self.folder is not None and self.write_config is not None and trainer.is_global_zero:
+            self.write_config(self.folder)
+
     def _write(self, trainer: Trainer, evaluation: Evaluation) -> None:
         if self.folder is not None and trainer.is_global_zero:
             evaluation.write(self.folder / "eval" / f"step={evaluation.step}.json")
+
+
+def _close(trainer: Trainer) -> None:
+    """Close the loggers: one that is not would write its file again."""
+    for logger in trainer.loggers:
+        logger.finalize("failed")
 
 
 def _our_data(trainer: Trainer) -> UnlearningDataModule | None:

@@ -22,6 +22,7 @@ from unlearun.runs.checkpoint import RunCheckpoint
 from unlearun.runs.guard import DivergenceGuard
 from unlearun.runs.recorder import RunRecorder
 from unlearun.runs.run_folder import RunFolder, RunLogger
+from unlearun.runs.same_run import check_method
 from unlearun.runs.settings import check_settings
 
 # What the Trainer gets unless the user says otherwise, through either door.
@@ -48,9 +49,11 @@ def run_arguments(
         Arguments that replace those given.
 
     Raises:
-        UnlearunError: The Trainer would make no sense of one of them.
+        UnlearunError: The Trainer would make no sense of one of them, or the run that goes on is of another method.
     """
     check_settings(config)
+    if existing is not None:
+        check_method(existing, method)
     folder = None if config.get("fast_dev_run") else RunFolder(root, type(method).__name__.lower(), existing)
     callbacks = config.get("callbacks") or []
     callbacks = [*callbacks] if isinstance(callbacks, (list, tuple)) else [callbacks]

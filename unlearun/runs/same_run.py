@@ -1,0 +1,74 @@
+"""Whether what is to go on is the run that has been: a checkpoint brings its own optimizer, and is of one method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unlearun.errors import UnlearunError
+from unlearun.methods import UnlearningMethod
+from unlearun.runs.resume import read_config
+
+KINDS = (bool, int, float, str)
+
+
+def check_method(folder: Path, method: UnlearningMethod) -> None:
+    """Check, before anything is written there, that a run folder is of a method.
+
+    Args:
+        folder: Of the run that is to go on.
+        method: What is to go on with it.
+
+    Raises:
+        UnlearunError: It is of another.
+    """
+    model = (read_config(folder) or {}).get("model")
+    stored = str(model.get("class_path") if isinstance(model, Mapping) else "").rpartition(".")[2]
+    if stored and stored.lower() != type(method).__name__.lower():
+        raise UnlearunError(
+            f"{folder} is a run of {stored}, which {type(method).__name__} cannot go on with; leave the method out to "
+            "let it go on, or start a run of another from its weights (--model.model FOLDER, which unlearun export "
+            "CKPT FOLDER makes of a checkpoint)"
+        )
+
+
+def optimizer_settings(method: UnlearningMethod) -> dict[str, Any]:
+    """Return what a method's optimizer and scheduler are made with, by dotted name, as far as it is plain values.
+
+    Args:
+        method: Whose.
+    """
+    found: dict[str, Any] = {}
+    for part, given in (("optimizer", method.optimizer), ("lr_scheduler", method.lr_scheduler)):
+        if given is not None:
+            found[part] = str(given["class_path"])
+            for name, value in (given.get("init_args") or {}).items():
+                plain = list(value) if isinstance(value, (list, tuple)) else [value]
+                if all(type(one) in KINDS for one in plain):
+                    found[f"{part}.{name}"] = plain if isinstance(value, (list, tuple)) else value
+    return found
+
+
+def check_optimizer(stored: Mapping[str, Any], method: UnlearningMethod) -> None:
+    """Check that an optimizer and scheduler are those of a checkpoint, whose settings would silently replace others.
+
+    Args:
+        stored: Settings of the run that wrote it.
+        method: What is to go on.
+
+    Raises:
+        UnlearunError: One differs.
+    """
+    own = optimizer_settings(method)
+    parts = [name for name in ("optimizer", "lr_scheduler") if stored.get(name) != own.get(name)]
+    # A command spells every setting out and a program only some: what one of them leaves to torch is not compared.
+    shared = [name for name in own if name in stored and own[name] != stored[name]]
+    for name in parts or shared:
+        there, here = stored.get(name, "none"), own.get(name, "none")
+        option = name.replace(".", ".init_args.")
+        raise UnlearunError(
+            f"the checkpoint goes on with the optimizer that it holds, so {option} {here} would not count ({there} "
+            "there): give what it began with, or start anew from its weights (--model.model FOLDER, which unlearun "
+            "export CKPT FOLDER makes of a checkpoint)"
+        )
