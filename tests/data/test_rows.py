@@ -97,3 +97,40 @@ def test_all_problems_come_at_once_the_first_ten_and_a_count():
     assert message.startswith("the forget set: 12 problems\n")
     assert message.count("is missing") == 10
     assert message.endswith("... and 2 more")
+
+
+# ---- multiple choice --------------------------------------------------------------------------------------------
+
+CHOOSE = {"question": "Which one binds? ", "choices": ["Iron", " Zinc", "Lead"], "answer": 1}
+
+
+def test_choices_stand_under_the_question_and_their_letters_are_the_answers():
+    (item,) = check(CHOOSE)
+    assert item.question == "Which one binds?\nA. Iron\nB. Zinc\nC. Lead"
+    assert (item.answer, item.perturbed) == ("B", ("A", "C"))
+
+
+def test_choices_beside_an_answer_in_words_are_no_concern():
+    (item,) = check({**CHOOSE, "answer": "Zinc"})
+    assert (item.question, item.answer, item.perturbed) == ("Which one binds? ", "Zinc", ())
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"answer": 3}, "key 'answer' is 3; expected the place of the right one of the choices, 0 to 2"),
+        ({"answer": -1}, "key 'answer' is -1; expected the place"),
+        ({"answer": True}, "key 'answer' is True; expected the place"),
+        ({"answer": 1.0}, "key 'answer' is 1.0; expected the place"),
+        ({"choices": ["Iron"], "answer": 0}, "key 'choices' has 1 texts; expected 2 to 26 answers"),
+        ({"choices": ["Iron", 5], "answer": 0}, "key 'choices', entry 1 is int (5); expected text"),
+        ({"choices": [], "answer": 0}, "key 'choices' is []; expected a list of texts"),
+    ],
+)
+def test_a_choice_that_is_none_is_explained(other, message):
+    assert message in refusal({**CHOOSE, **other})
+
+
+def test_choices_without_an_answer():
+    row = {key: value for key, value in CHOOSE.items() if key != "answer"}
+    assert "key 'answer' is missing" in refusal(row)

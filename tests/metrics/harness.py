@@ -164,6 +164,9 @@ CASES = {
         ratio_record,
         sets=("facts",),
     ),
+    "ChoiceAccuracy": mean(
+        ours.ChoiceAccuracy, "choice_accuracy", right.choice_accuracy, sets=("facts",), counts_eos=False
+    ),
     "ExactMemorization": mean(
         ours.ExactMemorization, "exact_memorization", lambda q: right.exact_memorization(q.own), counts_eos=False
     ),

@@ -74,6 +74,14 @@ def exact_memorization(answer: Answer) -> float:
     return fmean(answer.hits)
 
 
+def choice_accuracy(question: Question) -> float | None:
+    """1 over the number of answers that are as likely as the right one, eos left out; 0 if a wrong one is likelier."""
+    totals = [sum(answer.logprobs[: len(answer.hits)]) for answer in (question.own, *question.wrong)]
+    if len(totals) == 1:
+        return None
+    return 1 / totals.count(totals[0]) if totals[0] == max(totals) else 0.0
+
+
 def extraction_strength(answer: Answer) -> float:
     n = len(answer.hits)
     return 1 - next(k for k in range(n + 1) if all(answer.hits[k:])) / n

@@ -7,7 +7,7 @@ import math
 import pytest
 from metrics.questions import by_hand
 
-from unlearun.metrics import ParaphraseProbability, Perplexity, Probability, TruthRatio
+from unlearun.metrics import ChoiceAccuracy, ParaphraseProbability, Perplexity, Probability, TruthRatio
 
 # Rows whose exp(S/n) is 0.8, 0.4, 0.2, 0.1 and 0.05; of 0.4 and 0.2 there are two tokens.
 P80 = [math.log(0.8)]
@@ -127,3 +127,31 @@ def test_truth_ratio_of_what_is_impossible_stays_a_number(right, wrong, kept):
         metric = TruthRatio(forget=forget)
         assert compute(metric, [right], [wrong], **columns) == pytest.approx(value, abs=1e-100)
         assert 0 < metric.per_example()[0]["truth_ratio"] < math.inf
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "counted"),
+    [
+        (P40, [P10, P20], 1.0),  # S: ln 0.16 against ln 0.1 and ln 0.04
+        (P40, [P20, P80], 0.0),  # ln 0.8 is above
+        (P10, [P40], 0.0),  # S, not S/n: ln 0.1 against ln 0.16, though 0.1 < 0.4 says the same
+        (P20, [P10], 0.0),  # ln 0.04 against ln 0.1, though exp(S/n) is 0.2 against 0.1
+        (P10, [P10, P10, P05], 1 / 3),  # three of a kind
+    ],
+)
+def test_a_choice_is_right_where_no_other_answer_is_likelier(right, wrong, counted):
+    columns = {"id": [0] * (1 + len(wrong)), "kind": [0, *range(2, 2 + len(wrong))]}
+    assert compute(ChoiceAccuracy(), right, *wrong, **columns) == pytest.approx(counted)
+
+
+def test_a_choice_counts_per_question_and_only_where_there_is_one():
+    """Right, wrong, and a question without wrong answers; the paraphrase of 0.8 has no part in it."""
+    columns = {"id": [0, 0, 0, 1, 1, 2], "kind": [0, 1, 2, 0, 2, 0]}
+    metric = ChoiceAccuracy()
+    assert compute(metric, P40, P80, P10, P20, P10, P80, **columns) == pytest.approx(0.5)
+    assert list(metric.per_example()) == [0, 1]
+
+
+def test_a_choice_between_equals_does_not_depend_on_how_often_a_question_is_there():
+    columns = {"id": [0] * 4, "kind": [0, 2, 0, 2]}
+    assert compute(ChoiceAccuracy(), P10, P10, P10, P10, **columns) == pytest.approx(0.5)

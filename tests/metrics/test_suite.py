@@ -53,6 +53,7 @@ def expected_of_a_set(name, questions):
         "word_count": right.average(len(text.split()) for text in said),
     }
     if any(q.wrong for q in questions):
+        found["choice_accuracy"] = right.average(map(right.choice_accuracy, questions))
         found["truth_ratio"] = (right.forget_truth_ratio if name == "forget" else right.kept_truth_ratio)(questions)
     return {f"{name}/{title}": value for title, value in found.items()}
 

@@ -30,6 +30,7 @@ def test_every_metric_has_words_for_every_value(metric, value):
         ("rouge2_f1", "lower", "higher"),
         ("truth_ratio", "higher", "higher"),
         ("short_answer", "lower", "higher"),
+        ("choice_accuracy", "lower", "higher"),
         ("fluency", "higher", "higher"),
     ],
 )

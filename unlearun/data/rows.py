@@ -11,6 +11,7 @@ from itertools import islice
 from unlearun.data.sources import Row
 from unlearun.errors import SHOWN, all_at_once, closest, shown
 
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
@@ -27,6 +28,7 @@ class Keys:
         text: Plain text, of a row without a question.
         short_answer: The words that a right answer must hold.
         topic: What the row is about.
+        choices: The answers to choose from, a list; the answer is then the place of the right one, from 0.
     """
 
     question: str = "question"
@@ -37,6 +39,7 @@ class Keys:
     text: str = "text"
     short_answer: str = "short_answer"
     topic: str = "topic"
+    choices: str = "choices"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,8 @@ def _check(row: Row, keys: Keys, needs_alternate: bool, problems: list[str]) -> 
     if keys.question not in row.values and keys.text in row.values:
         return Item(row.origin, None, _text(row, keys.text, "text_key", problems) or "", topic=topic)
     question = _text(row, keys.question, "question_key", problems)
+    if isinstance(row.values.get(keys.choices), (list, tuple)) and not isinstance(row.values.get(keys.answer), str):
+        return _multiple_choice(row, keys, question or "", topic, problems)
     answer = _text(row, keys.answer, "answer_key", problems)
     alternates: Sequence[str] = ()
     if needs_alternate and keys.alternate is not None:
@@ -110,6 +115,29 @@ def _check(row: Row, keys: Keys, needs_alternate: bool, problems: list[str]) -> 
         _text(row, keys.short_answer, "short_answer", problems) if keys.short_answer in row.values else None,
         topic,
     )
+
+
+def _multiple_choice(row: Row, keys: Keys, question: str, topic: str | None, problems: list[str]) -> Item:
+    """Put the choices under the question, each with its letter; the letters are the answers."""
+    choices = _texts(row, keys.choices, "choices", problems)
+    letters = LETTERS[: len(choices)]
+    if _is_missing(row, keys.answer, "answer_key", problems):
+        return Item(row.origin, question, "")
+    right = row.values[keys.answer]
+    if len(choices) not in range(2, len(LETTERS) + 1):
+        problems.append(
+            f"{row.origin}: key {keys.choices!r} has {len(choices)} texts; expected 2 to {len(LETTERS)} answers"
+        )
+    elif not isinstance(right, int) or isinstance(right, bool) or not 0 <= right < len(choices):
+        problems.append(
+            f"{row.origin}: key {keys.answer!r} is {shown(right)}; expected the place of the right one of the "
+            f"{keys.choices}, 0 to {len(choices) - 1}"
+        )
+    else:
+        lines = [f"{letter}. {choice.strip()}" for letter, choice in zip(letters, choices, strict=True)]
+        wrong = tuple(letter for place, letter in enumerate(letters) if place != right)
+        return Item(row.origin, "\n".join([question.strip(), *lines]), letters[right], perturbed=wrong, topic=topic)
+    return Item(row.origin, question, "")
 
 
 def _text(row: Row, key: str, setting: str, problems: list[str]) -> str | None:

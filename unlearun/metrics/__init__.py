@@ -3,7 +3,7 @@
 from unlearun.metrics.catalogue import CATALOGUE, OPT_IN, Choice, SetTraits
 from unlearun.metrics.combined import ForgetQuality, MembershipInference, ModelUtility
 from unlearun.metrics.example_metric import ExampleMetric, TextMetric, TokenMetric
-from unlearun.metrics.likelihood import ParaphraseProbability, Perplexity, Probability, TruthRatio
+from unlearun.metrics.likelihood import ChoiceAccuracy, ParaphraseProbability, Perplexity, Probability, TruthRatio
 from unlearun.metrics.membership import GradientNorm, MembershipScore
 from unlearun.metrics.memorization import ExactMemorization, ExtractionStrength
 from unlearun.metrics.suite import EvaluationSuite
@@ -14,6 +14,7 @@ __all__ = [
     "OPT_IN",
     "ROUGE",
     "Choice",
+    "ChoiceAccuracy",
     "EvaluationSuite",
     "ExactMemorization",
     "ExampleMetric",

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from unlearun.errors import UnlearunError, closest
 from unlearun.metrics.example_metric import ExampleMetric
-from unlearun.metrics.likelihood import ParaphraseProbability, Perplexity, Probability, TruthRatio
+from unlearun.metrics.likelihood import ChoiceAccuracy, ParaphraseProbability, Perplexity, Probability, TruthRatio
 from unlearun.metrics.membership import GradientNorm, MembershipScore
 from unlearun.metrics.memorization import ExactMemorization, ExtractionStrength
 from unlearun.metrics.text import ROUGE, Fluency, ShortAnswer, VerbatimMemorization
@@ -82,14 +82,15 @@ CATALOGUE: dict[str, Callable[[str, SetTraits], Metrics]] = {
     "mia_grad_norm": _compared(GradientNorm),
     "privleak": _compared(lambda: MembershipScore("min_k")),
     "fluency": lambda role, traits: [Fluency()],
+    "choice_accuracy": lambda role, traits: [ChoiceAccuracy()] if traits.wrong else [],
 }
-OPT_IN = ("fluency", "mia_grad_norm")
+OPT_IN = ("fluency", "mia_grad_norm", "choice_accuracy")
 _OWN = {
     *(Perplexity.title, Probability.title, ParaphraseProbability.title, TruthRatio.title, ExactMemorization.title),
     *(ExtractionStrength.title, VerbatimMemorization.title, ROUGE.title, ShortAnswer.title, Fluency.title),
-    *(MembershipScore.title, GradientNorm.title),
+    *(MembershipScore.title, GradientNorm.title, ChoiceAccuracy.title),
 }
-NEED_WRONG = ("truth_ratio", "ks_forget_quality")
+NEED_WRONG = ("truth_ratio", "ks_forget_quality", "choice_accuracy")
 
 
 def choose(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unlearun.data import OWN, PARAPHRASE, WRONG, Batch
 from unlearun.metrics.example_metric import ExampleMetric, TokenMetric, precise
+from unlearun.metrics.memorization import content_of
 from unlearun.ops import TokenStats, sequence_logprobs
 from unlearun.records import Score, set_scores
 
@@ -160,6 +161,47 @@ class TruthRatio(ExampleMetric):
         kept = ~(logs.wrong_count == 0) & logs.right_count.bool()
         ratio = (logs.wrong - right).clamp(-LOG_LIMIT, LOG_LIMIT).exp()
         self._keep(logs.ids[kept], ratio[kept].unsqueeze(-1))
+
+
+class ChoiceAccuracy(ExampleMetric):
+    """The share of multiple-choice questions whose right answer is the likeliest; 0 to 1.
+
+    Compared is S of each answer, the end of the answer left out; of k answers that are equally likely the right one
+    counts 1/k. Questions without wrong answers do not count. On what is to be forgotten lower is better, down to what
+    guessing gives. Source: WMDP (Li 2024, 2403.03218), section 5.1, with the ``acc`` of lm-evaluation-harness.
+
+    >>> ids = torch.tensor([[1, 2], [1, 3]])
+    >>> batch = Batch(ids, torch.ones_like(ids), torch.tensor([[-100, 2], [-100, 3]]))
+    >>> batch.example_id, batch.kind = torch.tensor([0, 0]), torch.tensor([0, 2])
+    >>> metric = ChoiceAccuracy()
+    >>> metric.update(TokenStats(torch.tensor([[1.0, 0.8], [1.0, 0.2]]).log(), torch.zeros(2, 2).bool()), batch)
+    >>> metric.compute().item()
+    1.0
+    """
+
+    title = "choice_accuracy"
+    other_answers = True
+    higher_is_better: bool | None = True
+
+    def update(self, stats: TokenStats, batch: Batch) -> None:
+        """Take in one batch.
+
+        Args:
+            stats: ``(B, T)`` statistics of its tokens.
+            batch: Its rows, with ``example_id`` and ``kind``, all answers to a question together.
+        """
+        if batch.example_id is None:
+            raise ValueError("the answers to a question are told by example_id, which this batch lacks")
+        total, _ = sequence_logprobs(precise(stats.logprobs), content_of(batch))
+        labelled = batch.mask.any(-1)
+        own, wrong = labelled & _is(batch, OWN), labelled & _is(batch, WRONG)
+        same = batch.example_id[:, None] == batch.example_id[None, :]
+        above = (same & wrong & (total[None, :] > total[:, None])).sum(-1)
+        level = (same & wrong & (total[None, :] == total[:, None])).sum(-1)
+        # A sampler may repeat a question, and with it each of its wrong answers.
+        level = level / (same & own).sum(-1).clamp(min=1)
+        kept = own & (same & wrong).any(-1)
+        self._keep(batch.example_id[kept], precise((above == 0) / (1 + level))[kept].unsqueeze(-1))
 
 
 class _Logs(NamedTuple):

@@ -33,7 +33,7 @@ class ExactMemorization(TokenMetric):
 
     def measure(self, stats: TokenStats, batch: Batch, **more: Any) -> Tensor:
         """Return the share of hits of each row, ``(B, 1)``; of a bare eos, whether that is hit."""
-        content = _content(batch)
+        content = content_of(batch)
         share = precise((stats.hits & content).sum(-1)) / content.sum(-1).clamp(min=1)
         return share.unsqueeze(-1)
 
@@ -57,7 +57,7 @@ class ExtractionStrength(TokenMetric):
 
     def measure(self, stats: TokenStats, batch: Batch, **more: Any) -> Tensor:
         """Return 1 - k/n of each row, ``(B, 1)``."""
-        content = _content(batch)
+        content = content_of(batch)
         missed = content & ~stats.hits
         # Content tokens behind the last miss: those after which no miss follows, nor is one themselves.
         open_to_the_end = content & (missed.flip(-1).cumsum(-1).flip(-1) == 0)
@@ -65,7 +65,11 @@ class ExtractionStrength(TokenMetric):
         return share.unsqueeze(-1)
 
 
-def _content(batch: Batch) -> Tensor:
-    """Return ``(B, T)`` the labelled tokens without the final eos, or that eos where there is nothing else."""
+def content_of(batch: Batch) -> Tensor:
+    """Return ``(B, T)`` the labelled tokens without the final eos, or that eos where there is nothing else.
+
+    Args:
+        batch: Whose.
+    """
     content = batch.content_mask
     return torch.where(content.any(-1, keepdim=True), content, batch.mask)

@@ -155,6 +155,7 @@ MEANINGS: Mapping[str, Meaning] = {
     ),
     **dict.fromkeys(["rouge", *ROUGE_COLUMNS], _ROUGE),
     "truth_ratio": Meaning("higher", "", "", _level("right and wrong answers {}", _BALANCE)),
+    "choice_accuracy": Meaning("lower", "higher", "", _level("{} of the questions are answered rightly", _SHARES)),
     "short_answer": Meaning("lower", "higher", "", _level("{} of the short answers are named", _SHARES)),
     "fluency": Meaning("higher", "higher", "higher", _level("{} of the answers read well", _SHARES)),
     "forget_quality": Meaning("higher", "", "", _level("the forget set is {}", _KNOWN)),

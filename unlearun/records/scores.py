@@ -101,6 +101,7 @@ MEANS = (
     *ROUGE_COLUMNS,
     "short_answer",
     "fluency",
+    "choice_accuracy",
 )
 _OF_ANY_SET = {
     "perplexity": Score("perplexity", ("logprob", "tokens"), perplexity),
