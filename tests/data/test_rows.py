@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from unlearun.data import Item, Keys, Row
-from unlearun.data.rows import check_rows
+from unlearun.data.rows import check_rows, without_short_texts
 from unlearun.errors import UnlearunError
 
 GOOD = {"question": "Who?", "answer": "Anna."}
@@ -134,3 +134,25 @@ def test_a_choice_that_is_none_is_explained(other, message):
 def test_choices_without_an_answer():
     row = {key: value for key, value in CHOOSE.items() if key != "answer"}
     assert "key 'answer' is missing" in refusal(row)
+
+
+# ---- short texts ------------------------------------------------------------------------------------------------
+
+
+def kept(*rows, least):
+    return [row.values for row in without_short_texts([Row(values, "f") for values in rows], Keys(), least, "it")]
+
+
+def test_short_texts_are_left_out_and_questions_are_not():
+    rows = [{"text": " = Oslo = \n"}, {"text": ""}, {"text": "Ten chars."}, GOOD, {"text": "and", "question": "Who?"}]
+    assert kept(*rows, least=10) == rows[2:]
+    assert kept(*rows, least=0) == rows  # an empty one is then an error, as everywhere
+
+
+def test_what_is_no_text_is_left_to_the_check():
+    assert kept({"text": 5}, least=10) == [{"text": 5}]
+
+
+def test_nothing_but_short_texts_is_explained():
+    with pytest.raises(UnlearunError, match="it: all 2 texts have fewer than 9 characters; lower min_characters"):
+        kept({"text": "a"}, {"text": ""}, least=9)

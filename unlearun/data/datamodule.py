@@ -60,6 +60,8 @@ class UnlearningDataModule(LightningDataModule):
         paraphrase_key: The key of the answer in other words.
         perturbed_key: The key of a list of wrong answers.
         text_key: The key of plain text, in rows without a question.
+        min_characters: Plain text of fewer characters, space around it not counted, is left out: headings and empty
+            lines, as WikiText has.
         max_length: The longest row in tokens, prompt and answer together.
         truncation: Whether a longer answer is cut, counted and warned about ("answer"), or an error ("error").
         prompt_template: What goes before an answer where the tokenizer has no chat template; {question} stands for
@@ -99,6 +101,7 @@ class UnlearningDataModule(LightningDataModule):
         paraphrase_key: str = "paraphrased_answer",
         perturbed_key: str = "perturbed_answer",
         text_key: str = "text",
+        min_characters: int = 0,
         max_length: int = 512,
         truncation: Literal["answer", "error"] = "answer",
         prompt_template: str = PROMPT,
@@ -122,6 +125,7 @@ class UnlearningDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         check_bounds(
+            min_characters=(min_characters, 0),
             max_length=(max_length, 2),
             batch_size=(batch_size, 1),
             eval_batch_size=(eval_batch_size, 1),
@@ -151,7 +155,7 @@ class UnlearningDataModule(LightningDataModule):
         if root is not None:
             self.sources = {name: under_root(source, root, f"the {name} set") for name, source in self.sources.items()}
         keys = Keys(question_key, answer_key, alternate_key, paraphrase_key, perturbed_key, text_key)
-        self.sets = RowSets(self.sources, keys, overlap, seed, duplicates, cache)
+        self.sets = RowSets(self.sources, keys, overlap, seed, duplicates, cache, min_characters)
         self.max_length = max_length
         self.truncation = truncation
         self.prompt_template = prompt_template

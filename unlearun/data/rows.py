@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,9 @@ from functools import lru_cache
 from itertools import islice
 
 from unlearun.data.sources import Row
-from unlearun.errors import SHOWN, all_at_once, closest, shown
+from unlearun.errors import SHOWN, UnlearunError, all_at_once, closest, shown
+
+log = logging.getLogger(__name__)
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 HALF_PAIR = re.compile("[\ud800-\udfff]")
@@ -92,6 +95,38 @@ def check_rows(rows: Sequence[Row], keys: Keys, where: str, needs_alternate: boo
     if problems:
         raise all_at_once(problems, where)
     return items
+
+
+def without_short_texts(rows: Sequence[Row], keys: Keys, least: int, where: str) -> Sequence[Row]:
+    """Leave out plain text that is too short to learn from.
+
+    Args:
+        rows: What the source gave.
+        keys: Which key holds what.
+        least: So many characters a text must have, space around it not counted.
+        where: The set, as messages should call it.
+
+    Raises:
+        UnlearunError: None is left.
+    """
+
+    def is_short(row: Row) -> bool:
+        text = row.values.get(keys.text)
+        return isinstance(text, str) and keys.question not in row.values and len(text.strip()) < least
+
+    kept = [row for row in rows if not is_short(row)]
+    if len(kept) == len(rows):
+        return rows
+    if not kept:
+        raise UnlearunError(f"{where}: all {len(rows)} texts have fewer than {least} characters; lower min_characters")
+    log.info(
+        "%s: %d of %d texts have fewer than %d characters, and are left out",
+        where,
+        len(rows) - len(kept),
+        len(rows),
+        least,
+    )
+    return kept
 
 
 def _check(row: Row, keys: Keys, needs_alternate: bool, problems: list[str]) -> Item:

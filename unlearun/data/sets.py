@@ -14,7 +14,7 @@ from unlearun.data.cache import TokenCache, cache_folder
 from unlearun.data.collecting import uncollected
 from unlearun.data.examples import Example
 from unlearun.data.formatting import Formatter
-from unlearun.data.rows import Item, Keys, check_rows
+from unlearun.data.rows import Item, Keys, check_rows, without_short_texts
 from unlearun.data.sources import Source, read_rows
 from unlearun.errors import UnlearunError, shown
 from unlearun.records import role_of
@@ -86,6 +86,7 @@ class RowSets:
         seed: What the refusals, and the choice of evaluated rows, follow from.
         duplicates: What happens when a row stands in a set twice: "allow", "warn" or "error".
         cache: Where token ids of large sets are kept: see `cache_folder`.
+        min_characters: Plain text of fewer is left out.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class RowSets:
         seed: int,
         duplicates: str = "warn",
         cache: bool | str = False,
+        min_characters: int = 0,
     ) -> None:
         self.sources = sources
         self.keys = keys
@@ -103,6 +105,7 @@ class RowSets:
         self.duplicates = duplicates
         self.seed = seed
         self.cache = cache
+        self.min_characters = min_characters
         self._items: dict[str, list[Item]] = {}
         self._examples: dict[str, list[Example]] = {}
 
@@ -124,7 +127,8 @@ class RowSets:
         items = {}
         for name, source in self.sources.items():
             where = f"the {name} set"
-            items[name] = check_rows(read_rows(source, where), self.keys, where, needs_alternate=name == "forget")
+            rows = without_short_texts(read_rows(source, where), self.keys, self.min_characters, where)
+            items[name] = check_rows(rows, self.keys, where, needs_alternate=name == "forget")
         self._check_duplicates(items)
         self._check_overlap(items)
         self._check_holdout(items)
