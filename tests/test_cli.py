@@ -238,7 +238,7 @@ def contents(folder):
     [
         (["--config", "npo"], "is a run of SimNPO, which NPO cannot go on with"),
         (["--optimizer.lr", "1"], "optimizer.init_args.lr 1.0 would not count (0.01 there)"),
-        (["--optimizer", "SGD", "--optimizer.lr", "0.01"], "optimizer torch.optim.SGD would not count"),
+        (["--optimizer", "torch.optim.SGD", "--optimizer.lr", "0.01"], "optimizer torch.optim.SGD would not count"),
         (["--lr_scheduler", "StepLR", "--lr_scheduler.step_size", "1"], "StepLR would not count (none there)"),
         (["--model.lora", "{r: 2}"], "the checkpoint has 0 weights of adapters, the model 56"),
         (["--model.model", "wide"], "of another model: its policy.model.model.embed_tokens.weight is (76, 32), not"),

@@ -179,6 +179,7 @@ def test_they_stand_in_the_run_folder_and_a_run_that_goes_on_reads_them(tmp_path
     checkpoint = next((folder / "checkpoints").glob("*.ckpt"))
     unlearner = Unlearning("altpo", "tiny", alternates=2, alternate_tokens=4)
     unlearner.load_data(*map(str, files), batch_size=2, max_new_tokens=3)
+    unlearner.method.optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.05}}
     settings = {"max_epochs": 2, "enable_progress_bar": False, "accelerator": "cpu"}
     trainer = unlearner._make_trainer({**settings, "callbacks": [DivergenceGuard(floor=0.0)]})
     trainer.fit(unlearner.method, datamodule=unlearner.data, ckpt_path=str(checkpoint))
