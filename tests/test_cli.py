@@ -245,15 +245,18 @@ def contents(folder):
         (["--optimizer", "torch.optim.SGD", "--optimizer.lr", "0.01"], "optimizer torch.optim.SGD would not count"),
         (["--lr_scheduler", "StepLR", "--lr_scheduler.step_size", "1"], "StepLR would not count (none there)"),
         (["--model.lora", "{r: 2}"], "the checkpoint has 0 weights of adapters, the model 56"),
-        (["--model.model", "wide"], "of another model: its policy.model.model.embed_tokens.weight is (76, 32), not"),
+        (["--model.model", "wide"], "of another model: its policy.model.lm_head.weight is (76, 32), not"),
+        (["--model.model", "deep"], "another model: it has no policy.model.model.layers.4."),
+        (["--model.model", "flat"], "another model: the model has no policy.model.model.layers.2."),
         (["--data.batch_size", "0"], "batch_size"),
         (["--data.forget", "none.json"], "none.json"),
         (["--trainer.max_epochs", "-5"], "max_epochs"),
     ],
 )
 def test_a_run_that_is_refused_other_settings_is_left_as_it_was(small, tmp_path, capsys, other, message):
-    make_llama(layers=4, width=64).save_pretrained(tmp_path / "wide")
-    make_tokenizer().save_pretrained(tmp_path / "wide")
+    for name, layers, width in (("wide", 4, 64), ("deep", 5, 32), ("flat", 2, 32)):
+        make_llama(layers, width).save_pretrained(tmp_path / name)
+        make_tokenizer().save_pretrained(tmp_path / name)
     given = ["fit", "--config", "simnpo", "--optimizer.lr", "0.01", *small, "--trainer.max_epochs", "2"]
     assert main(given) == 0
     folder = Path("outputs") / "simnpo" / "1"

@@ -110,6 +110,13 @@ def test_choices_stand_under_the_question_and_their_letters_are_the_answers():
     assert (item.answer, item.perturbed) == ("B", ("A", "C"))
 
 
+def test_a_choice_has_what_other_rows_have():
+    row = {**CHOOSE, "topic": "metals", "short_answer": "B", "paraphrased_answer": "It is B", "other": "I do not know"}
+    (item,) = check(row, keys=Keys(alternate="other"), needs_alternate=True)
+    assert (item.topic, item.short_answer, item.paraphrase) == ("metals", "B", "It is B")
+    assert item.alternates == ("I do not know",)
+
+
 def test_choices_beside_an_answer_in_words_are_no_concern():
     (item,) = check({**CHOOSE, "answer": "Zinc"})
     assert (item.question, item.answer, item.perturbed) == ("Which one binds? ", "Zinc", ())

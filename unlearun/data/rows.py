@@ -114,7 +114,7 @@ def without_short_texts(rows: Sequence[Row], keys: Keys, least: int, where: str)
         text = row.values.get(keys.text)
         return isinstance(text, str) and keys.question not in row.values and len(text.strip()) < least
 
-    kept = [row for row in rows if not is_short(row)]
+    kept = [row for row in rows if not is_short(row)] if least else rows
     if len(kept) == len(rows):
         return rows
     if not kept:
@@ -133,33 +133,36 @@ def _check(row: Row, keys: Keys, needs_alternate: bool, problems: list[str]) -> 
     topic = _text(row, keys.topic, "topic", problems) if row.values.get(keys.topic) is not None else None
     if keys.question not in row.values and keys.text in row.values:
         return Item(row.origin, None, _text(row, keys.text, "text_key", problems) or "", topic=topic)
-    question = _text(row, keys.question, "question_key", problems)
+    question = _text(row, keys.question, "question_key", problems) or ""
+    perturbed: Sequence[str] = ()
     if isinstance(row.values.get(keys.choices), (list, tuple)) and not isinstance(row.values.get(keys.answer), str):
-        return _multiple_choice(row, keys, question or "", topic, problems)
-    answer = _text(row, keys.answer, "answer_key", problems)
+        question, answer, perturbed = _multiple_choice(row, keys, question, problems)
+    else:
+        answer = _text(row, keys.answer, "answer_key", problems) or ""
+        if keys.perturbed in row.values:
+            perturbed = _texts(row, keys.perturbed, "perturbed_key", problems)
     alternates: Sequence[str] = ()
     if needs_alternate and keys.alternate is not None:
         alternates = _texts(row, keys.alternate, "alternate_key", problems)
     return Item(
         row.origin,
-        question or "",
-        answer or "",
+        question,
+        answer,
         alternates,
         _text(row, keys.paraphrase, "paraphrase_key", problems) if keys.paraphrase in row.values else None,
-        _texts(row, keys.perturbed, "perturbed_key", problems) if keys.perturbed in row.values else (),
+        perturbed,
         _text(row, keys.short_answer, "short_answer", problems) if keys.short_answer in row.values else None,
         topic,
     )
 
 
-def _multiple_choice(row: Row, keys: Keys, question: str, topic: str | None, problems: list[str]) -> Item:
-    """Put the choices under the question, each with its letter; the letters are the answers."""
+def _multiple_choice(row: Row, keys: Keys, question: str, problems: list[str]) -> tuple[str, str, Sequence[str]]:
+    """Put the choices under the question, each with its letter; return it, the right letter and the wrong ones."""
     choices = _texts(row, keys.choices, "choices", problems)
-    letters = LETTERS[: len(choices)]
     if _is_missing(row, keys.answer, "answer_key", problems):
-        return Item(row.origin, question, "")
+        return question, "", ()
     right = row.values[keys.answer]
-    if len(choices) not in range(2, len(LETTERS) + 1):
+    if not 2 <= len(choices) <= len(LETTERS):
         problems.append(
             f"{row.origin}: key {keys.choices!r} has {len(choices)} texts; expected 2 to {len(LETTERS)} answers"
         )
@@ -169,10 +172,10 @@ def _multiple_choice(row: Row, keys: Keys, question: str, topic: str | None, pro
             f"{keys.choices}, 0 to {len(choices) - 1}"
         )
     else:
+        letters = LETTERS[: len(choices)]
         lines = [f"{letter}. {choice.strip()}" for letter, choice in zip(letters, choices, strict=True)]
-        wrong = tuple(letter for place, letter in enumerate(letters) if place != right)
-        return Item(row.origin, "\n".join([question.strip(), *lines]), letters[right], perturbed=wrong, topic=topic)
-    return Item(row.origin, question, "")
+        return "\n".join([question.strip(), *lines]), letters[right], tuple(letters[:right] + letters[right + 1 :])
+    return question, "", ()
 
 
 def _text(row: Row, key: str, setting: str, problems: list[str]) -> str | None:

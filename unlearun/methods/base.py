@@ -339,7 +339,7 @@ class UnlearningMethod(TrainedModule):
             )
         if "state_dict" in checkpoint:  # else the strategy has loaded, and checked, it already
             self.check_adapters(checkpoint["state_dict"])
-            self._check_shapes(checkpoint["state_dict"])
+            self._check_weights(checkpoint["state_dict"])
 
     def check_adapters(self, weights: Mapping[str, Tensor]) -> None:
         """Check that the adapters of a checkpoint are those of the model; the rest may be missing then.
@@ -361,21 +361,25 @@ class UnlearningMethod(TrainedModule):
             )
         self.strict_loading = not own
 
-    def _check_shapes(self, weights: Mapping[str, Tensor]) -> None:
+    def _check_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Check that the weights of a checkpoint are those of the model; adapters alone are a part of them."""
         if self.load_in_4bit:  # whose shapes are of bytes, as some device packs them
             return
-        for name, own in self.state_dict().items():
-            stored = weights.get(name)
-            if stored is not None and stored.shape != own.shape:
-                raise UnlearunError(
-                    f"the checkpoint is of another model: its {name} is {tuple(stored.shape)}, not "
-                    f"{tuple(own.shape)}; name the model that the run began with (--model.model)"
-                )
-        if self.strict_loading and (missing := self.state_dict().keys() - weights.keys()):
-            raise UnlearunError(
-                f"the checkpoint is of another model: it has no {min(missing)}; name the model that the run began "
-                "with (--model.model)"
-            )
+        own = self.state_dict()
+        shapes = {name: (tuple(weights[name].shape), tuple(own[name].shape)) for name in own.keys() & weights.keys()}
+        other = sorted(name for name, (stored, here) in shapes.items() if stored != here)
+        if other:
+            stored, here = shapes[other[0]]
+            found = f"its {other[0]} is {stored}, not {here}"
+        elif self.strict_loading and (missing := own.keys() - weights.keys()):
+            found = f"it has no {min(missing)}"
+        elif unknown := weights.keys() - own.keys():
+            found = f"the model has no {min(unknown)}"
+        else:
+            return
+        raise UnlearunError(
+            f"the checkpoint is of another model: {found}; name the model that the run began with (--model.model)"
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what an export needs, all of it plain values; leave out what can be loaded by name again."""

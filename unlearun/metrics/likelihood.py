@@ -168,7 +168,7 @@ class ChoiceAccuracy(ExampleMetric):
 
     Compared is S of each answer, the end of the answer left out; of k answers that are equally likely the right one
     counts 1/k. Questions without wrong answers do not count. On what is to be forgotten lower is better, down to what
-    guessing gives. Source: WMDP (Li 2024, 2403.03218), section 5.1, with the ``acc`` of lm-evaluation-harness.
+    guessing gives. Source: WMDP (Li 2024, 2403.03218), as ``acc`` of lm-evaluation-harness.
 
     >>> ids = torch.tensor([[1, 2], [1, 3]])
     >>> batch = Batch(ids, torch.ones_like(ids), torch.tensor([[-100, 2], [-100, 3]]))
@@ -190,18 +190,17 @@ class ChoiceAccuracy(ExampleMetric):
             stats: ``(B, T)`` statistics of its tokens.
             batch: Its rows, with ``example_id`` and ``kind``, all answers to a question together.
         """
-        if batch.example_id is None:
-            raise ValueError("the answers to a question are told by example_id, which this batch lacks")
+        ids = _ids(batch)
         total, _ = sequence_logprobs(precise(stats.logprobs), content_of(batch))
         labelled = batch.mask.any(-1)
         own, wrong = labelled & _is(batch, OWN), labelled & _is(batch, WRONG)
-        same = batch.example_id[:, None] == batch.example_id[None, :]
+        same = ids[:, None] == ids[None, :]
         above = (same & wrong & (total[None, :] > total[:, None])).sum(-1)
         level = (same & wrong & (total[None, :] == total[:, None])).sum(-1)
         # A sampler may repeat a question, and with it each of its wrong answers.
         level = level / (same & own).sum(-1).clamp(min=1)
         kept = own & (same & wrong).any(-1)
-        self._keep(batch.example_id[kept], precise((above == 0) / (1 + level))[kept].unsqueeze(-1))
+        self._keep(ids[kept], precise((above == 0) / (1 + level))[kept].unsqueeze(-1))
 
 
 class _Logs(NamedTuple):
@@ -228,10 +227,8 @@ class _Logs(NamedTuple):
 
 def _by_question(stats: TokenStats, batch: Batch) -> _Logs:
     logs = _mean_logprobs(stats, batch)
-    if batch.example_id is None:
-        raise ValueError("the answers to a question are told by example_id, which this batch lacks")
     kept = batch.mask.any(-1)
-    ids, question = batch.example_id[kept].unique(return_inverse=True)
+    ids, question = _ids(batch)[kept].unique(return_inverse=True)
 
     def gather(rows: Tensor) -> tuple[Tensor, Tensor]:
         total = torch.zeros(len(ids), dtype=logs.dtype, device=logs.device)
@@ -245,6 +242,13 @@ def _by_question(stats: TokenStats, batch: Batch) -> _Logs:
     paraphrase, paraphrase_count = gather(_is(batch, PARAPHRASE))
     wrong, wrong_count = gather(~_is(batch, OWN) & ~_is(batch, PARAPHRASE))
     return _Logs(ids, own, paraphrase, wrong, paraphrase_count, wrong_count, own_count + paraphrase_count)
+
+
+def _ids(batch: Batch) -> Tensor:
+    """Return ``(B,)`` which question each row answers."""
+    if batch.example_id is None:
+        raise ValueError("the answers to a question are told by example_id, which this batch lacks")
+    return batch.example_id
 
 
 def _mean_logprobs(stats: TokenStats, batch: Batch) -> Tensor:

@@ -64,7 +64,8 @@ def check_optimizer(stored: Mapping[str, Any], method: UnlearningMethod) -> None
     parts = [name for name in ("optimizer", "lr_scheduler") if stored.get(name) != own.get(name)]
     # A command spells every setting out and a program only some: what one of them leaves to torch is not compared.
     shared = [name for name in own if name in stored and own[name] != stored[name]]
-    for name in parts or shared:
+    name = next(iter(parts or shared), None)
+    if name is not None:
         there, here = stored.get(name, "none"), own.get(name, "none")
         option = name.replace(".", ".init_args.")
         raise UnlearunError(
