@@ -72,7 +72,7 @@ def test_its_accuracy_is_that_of_a_script_of_its_own(subject, tmp_path, monkeypa
     arguments += ["--model.dtype", "float32", "--trainer.precision", "32-true", "--trainer.max_steps", "3"]
     arguments += ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--optimizer.lr", "0.05"]
     assert main(arguments) == 0
-    assert "the retain set: 3 of 4 texts have fewer than 50 characters, and are left out" in caplog.text
+    assert "the retain set: 2 of 4 texts have fewer than 1 characters, and are left out" in caplog.text
     folder = tmp_path / "outputs" / "rmu" / "1"
     for step, where in ((0, tmp_path / "tiny"), (3, folder / "model")):
         summary = json.loads((folder / "eval" / f"step={step}.json").read_text())["summary"]

@@ -155,3 +155,10 @@ def test_a_choice_counts_per_question_and_only_where_there_is_one():
 def test_a_choice_between_equals_does_not_depend_on_how_often_a_question_is_there():
     columns = {"id": [0] * 4, "kind": [0, 2, 0, 2]}
     assert compute(ChoiceAccuracy(), P10, P10, P10, P10, **columns) == pytest.approx(0.5)
+
+
+def test_a_choice_leaves_out_how_likely_the_end_is():
+    """Without it ln 0.4 is above ln 0.2; with it 0.4 · 0.1 is below 0.2 · 0.8."""
+    right, wrong = ([math.log(first), math.log(end)] for first, end in ((0.4, 0.1), (0.2, 0.8)))
+    columns = {"id": [0, 0], "kind": [0, 2], "ends": [True, True]}
+    assert compute(ChoiceAccuracy(), right, wrong, **columns) == 1.0
