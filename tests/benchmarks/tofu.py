@@ -34,6 +34,10 @@ BEGIN, END = "<!-- tofu -->\n", "<!-- end of tofu -->\n"
 ROWS = 20  # of an author
 AUTHORS = {"full": [*range(18), 198, 199], "retain99": [*range(18)], "forget01": [198, 199], "holdout01": [100, 101]}
 TARGET, GOLD = "target", "retain model"
+# So much that the target knows its rows by heart, and is still a model of language.
+TRAINING = ["--optimizer.lr", "3e-4", "--trainer.max_epochs", "6", "--trainer.check_val_every_n_epoch", "6"]
+# What the method begins with is what the target ended with.
+MEASURED_ONCE = ["--trainer.num_sanity_val_steps", "0"]
 COLUMNS = {
     "forget_quality": "forget_quality",
     "ks_forget_quality": "ks_forget_quality",
@@ -104,7 +108,8 @@ def fit(folder: Path, arguments: Sequence[str]) -> dict[str, Any]:
         found = {"run": str(next(file.parent for file in folder.rglob("config.yaml")))}
     # The unit of maximum resident memory is the kilobyte on Linux, the byte on macOS.
     peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
-    found |= {"seconds": time.perf_counter() - start, "peak_gb": peak, "whole": begun is None}
+    found |= {"seconds": time.perf_counter() - start, "cpu_seconds": usage.ru_utime + usage.ru_stime}
+    found |= {"peak_gb": peak, "whole": begun is None}
     if "run" in found:
         write_whole(done, json.dumps(found))
     return found
@@ -112,7 +117,7 @@ def fit(folder: Path, arguments: Sequence[str]) -> dict[str, Any]:
 
 def figures(found: dict[str, Any], step: str = "last") -> dict[str, Any]:
     """Return the values of the first or the last evaluation of a run, each with its interval, and what it took."""
-    row = {name: found[name] for name in ("seconds", "peak_gb", "whole", "failed") if name in found}
+    row = {name: found[name] for name in ("seconds", "cpu_seconds", "peak_gb", "whole", "failed") if name in found}
     if "run" in found:
         evaluations = [Evaluation.read(file) for file in (Path(found["run"]) / "eval").glob("step=*.json")]
         chosen = (min if step == "first" else max)(evaluations, key=lambda one: one.step)
@@ -177,11 +182,11 @@ def main() -> None:
 
     if left:
         start = ["--model.model", chosen.model] if chosen.model else []
-        gold = run(GOLD, "fine_tune", "retain99", *start)
+        gold = run(GOLD, "fine_tune", "retain99", *start, *TRAINING, *MEASURED_ONCE)
         known = ["--data.retain", str(chosen.output / "data/full.json"), "--data.retain_reference", gold["run"]]
-        target = run(TARGET, "fine_tune", "retain99", *start, *known)
+        target = run(TARGET, "fine_tune", "retain99", *start, *known, *TRAINING)
         rows |= {TARGET: figures(target), GOLD: figures(gold)}
-        known = ["--model.model", f"{target['run']}/model", "--data.retain_reference", gold["run"]]
+        known = ["--model.model", f"{target['run']}/model", "--data.retain_reference", gold["run"], *MEASURED_ONCE]
         for point in left:
             config, _, name = point.partition(":")
             rows[point] = figures(run(point, config, "forget01", *known, *POINTS.get(config, {}).get(name, [])))

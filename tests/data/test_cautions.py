@@ -15,13 +15,15 @@ def examples(rows):
 
 
 def test_nothing_is_said_of_rows_that_are_alike_and_short_enough():
-    assert list(cautions({"forget": examples(FORGET), "retain": examples(FORGET)}, 100)) == []
+    assert (
+        list(cautions({"forget": examples(FORGET), "retain": examples(FORGET)}, {"forget": 100, "retain": 100})) == []
+    )
 
 
 def test_parts_of_a_set_and_long_answers_are_counted():
     """The tokenizer gives a token a character; "In Oslo, by the sea." has 20, "Her dog is Rex." 15."""
     rows = [{**FORGET[0], "perturbed_answer": ["no"]}, {**FORGET[3], "paraphrased_answer": "Rex"}, FORGET[1]]
-    said = list(cautions({"forget": examples(rows)}, 19))
+    said = list(cautions({"forget": examples(rows)}, {"forget": 19}))
     long = sum(len(row["answer"]) > 19 for row in rows)
     assert 0 < long < 3
     starts = [
@@ -34,8 +36,8 @@ def test_parts_of_a_set_and_long_answers_are_counted():
 
 def test_of_several_forget_sets_it_is_said_which_is_read():
     rows = examples(FORGET)
-    (line,) = cautions({"forget_a": rows, "forget_b": rows, "retain": rows}, 100)
+    (line,) = cautions({"forget_a": rows, "forget_b": rows, "retain": rows}, {})
     assert line.startswith("forget_a, forget_b are all forget sets")
     assert line.endswith("read forget_a")
-    (line,) = cautions({"holdout_old": rows, "holdout": rows}, 100)
+    (line,) = cautions({"holdout_old": rows, "holdout": rows}, {})
     assert line.endswith("read holdout")

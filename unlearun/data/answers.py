@@ -71,9 +71,9 @@ def expected_text(formatter: Formatter, example: Example, max_new_tokens: int) -
     Args:
         formatter: What made the row.
         example: The row.
-        max_new_tokens: How far a plain text is continued.
+        max_new_tokens: How far a plain text, or a prompt whose set ``continues``, is continued.
     """
-    if example.item.question is not None:
+    if example.item.question is not None and not formatter.continues:
         return example.item.answer.strip()
     start = prompt_length(example)
     following = list(example.input_ids[start : start + max_new_tokens])

@@ -8,12 +8,12 @@ from unlearun.data.examples import Example
 from unlearun.records import role_of
 
 
-def cautions(sets: Mapping[str, Sequence[Example]], max_new_tokens: int) -> Iterator[str]:
+def cautions(sets: Mapping[str, Sequence[Example]], max_new_tokens: Mapping[str, int]) -> Iterator[str]:
     """Look for sets and rows that some metrics leave out, or cannot do justice.
 
     Args:
         sets: The evaluated rows of each set.
-        max_new_tokens: At most so many tokens of an answer are generated.
+        max_new_tokens: At most so many tokens of an answer are generated; a set that is not there needs no whole one.
 
     Yields:
         One sentence a finding.
@@ -31,9 +31,10 @@ def cautions(sets: Mapping[str, Sequence[Example]], max_new_tokens: int) -> Iter
         for what, count in having.items():
             if 0 < count < len(rows):
                 yield f"{name}: {count} of {len(rows)} rows have {what}; metrics that read them leave the others out"
-        long = sum(row.labelled - row.ends > max_new_tokens for row in rows if row.item.question is not None)
+        room = max_new_tokens.get(name, max((row.labelled for row in rows), default=0))
+        long = sum(row.labelled - row.ends > room for row in rows if row.item.question is not None)
         if long:
             yield (
-                f"{name}: {long} of {len(rows)} answers are longer than max_new_tokens={max_new_tokens}: rouge and "
+                f"{name}: {long} of {len(rows)} answers are longer than max_new_tokens={room}: rouge and "
                 "verbatim_memorization stay below 1"
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +24,7 @@ from unlearun.data.formatting import PROMPT, Formatter
 from unlearun.data.loader import ResumableLoader
 from unlearun.data.rows import Item, Keys
 from unlearun.data.sampler import DrawnBatches, RowStream, StepSampler
+from unlearun.data.set_options import SetOptions, split_source
 from unlearun.data.sets import TRAINED, RowSets, check_names, name_sources
 from unlearun.data.sources import Source, under_root
 from unlearun.errors import UnlearunError, check_bounds, check_choice
@@ -45,6 +47,14 @@ class UnlearningDataModule(LightningDataModule):
     Files are read and checked before any model is loaded. A source is a .json or .jsonl file, the id of a
     Hugging Face dataset, a mapping {path, name, split, revision}, or, in Python, a list of dicts or a
     datasets.Dataset; a path that does not exist here may name a file that ships with the package.
+
+    A mapping may also say what holds for its own set alone: any of question_key, answer_key, alternate_key,
+    paraphrase_key, perturbed_key, text_key, min_characters, prompt_template, system_prompt, chat_template and
+    max_new_tokens, as below, and three more. shots: a source of questions with answers that go before each question,
+    as earlier turns of a chat or in the plain template; what the model says is cut off where it makes up a further
+    one. continues: true where an answer goes on where its prompt stops, without a template, a space or an end between;
+    it is compared with so many of its tokens as are generated. joined: true where plain texts are joined to one, with
+    an empty line between, before it is cut into rows of max_length tokens.
 
     Args:
         forget: The rows to forget. None only for a method that trains on retain alone.
@@ -137,8 +147,6 @@ class UnlearningDataModule(LightningDataModule):
         check_choice("anchor", anchor, TRAINED)
         check_choice("overlap", overlap, ("allow", "warn", "error"))
         check_choice("duplicates", duplicates, ("allow", "warn", "error"))
-        if "{question}" not in prompt_template:
-            raise UnlearunError(f"prompt_template is {prompt_template!r}; it must hold {{question}}")
         if evaluation is not None and isinstance(evaluation.get("path"), str):
             raise UnlearunError("evaluation maps names to sources: evaluation={'forget': {'path': ...}, ...}")
         self.sources = name_sources(forget, retain, holdout, utility)
@@ -152,21 +160,25 @@ class UnlearningDataModule(LightningDataModule):
                     continue
                 self.evaluated[name] = name if self.sources.get(name) == source else f"evaluation {name}"
                 self.sources[self.evaluated[name]] = source
-        if root is not None:
-            self.sources = {name: under_root(source, root, f"the {name} set") for name, source in self.sources.items()}
-        keys = Keys(question_key, answer_key, alternate_key, paraphrase_key, perturbed_key, text_key)
-        self.sets = RowSets(self.sources, keys, overlap, seed, duplicates, cache, min_characters)
+        self.common = SetOptions(
+            Keys(question_key, answer_key, alternate_key, paraphrase_key, perturbed_key, text_key),
+            min_characters,
+            prompt_template=prompt_template,
+            system_prompt=system_prompt,
+            chat_template=chat_template,
+            max_new_tokens=max_new_tokens,
+        )
+        self.options: dict[str, SetOptions] = {}
+        for name, source in self.sources.items():
+            self.sources[name], self.options[name] = self._own_options(source, root, f"the {name} set")
+        self.sets = RowSets(self.sources, self.options, overlap, seed, duplicates, cache)
         self.max_length = max_length
         self.truncation = truncation
-        self.prompt_template = prompt_template
-        self.system_prompt = system_prompt
-        self.chat_template = chat_template
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.anchor = anchor
         self.shuffle = shuffle
         self.max_eval_rows = max_eval_rows
-        self.max_new_tokens = max_new_tokens
         self.validation_metrics = list(CHEAP) if validation_metrics is None else validation_metrics
         self.final_metrics = final_metrics
         self.retain_reference = retain_reference
@@ -206,15 +218,9 @@ class UnlearningDataModule(LightningDataModule):
         for name in self.trained:
             if name not in self.sources:
                 raise UnlearunError(f"the method trains on the {name} set, but there is none; add --data.{name} FILE")
-        self.formatter = Formatter(
-            tokenizer,
-            self.max_length,
-            self.prompt_template,
-            self.system_prompt,
-            self.chat_template,
-            self.truncation == "error",
-        )
-        self.sets.format(self.formatter)
+        refuse_long = self.truncation == "error"
+        self.formatter = self.common.formatter(tokenizer, self.max_length, refuse_long)
+        self.sets.format(tokenizer, self.max_length, refuse_long)
         self._alternates = None
         if alternate is not None and "forget" in self.trained:
             texts = alternate_texts(self.examples("forget"), alternate, self.seed)
@@ -249,11 +255,28 @@ class UnlearningDataModule(LightningDataModule):
         Raises:
             UnlearunError: Answers that cannot be kept, all at once.
         """
-        self._alternates = self.sets.format_alternates(self._formatter(), texts)
+        self._alternates = self.sets.format_alternates(texts)
 
     def evaluated_examples(self, name: str) -> list[Example]:
         """Return the rows evaluated under a name: all, or a choice by seed, in the order of the set."""
         return self.sets.choose(self.evaluated[name], self.max_eval_rows)
+
+    def formatter_of(self, name: str) -> Formatter:
+        """Return what made the token ids of a set, once connected.
+
+        Args:
+            name: An evaluated or trained set.
+        """
+        self._formatter()
+        return self.sets.formatters[self.evaluated.get(name, name)]
+
+    def max_new_tokens(self, name: str) -> int:
+        """Return how many tokens of an answer are generated at most.
+
+        Args:
+            name: An evaluated set.
+        """
+        return self.options[self.evaluated[name]].max_new_tokens
 
     def drawn(self, name: str) -> list[Example]:
         """Return the rows of a trained set that this process draws in the fit of its Trainer, or all if none is told.
@@ -304,11 +327,16 @@ class UnlearningDataModule(LightningDataModule):
             name: describe_set(name, self.sources[source], self.evaluated_examples(name))
             for name, source in self.evaluated.items()
         }
+        for name, found in sets.items():  # what others are asked stands below
+            if self.formatter_of(name) != formatter:
+                found["template"] = describe_template(self.formatter_of(name))
+            if self.max_new_tokens(name) != self.common.max_new_tokens:
+                found["generation"] = {"max_new_tokens": self.max_new_tokens(name)}
         return {
             "sets": sets,
             "template": describe_template(formatter),
             "tokenizer": describe_tokenizer(formatter),
-            "generation": {"max_new_tokens": self.max_new_tokens},
+            "generation": {"max_new_tokens": self.common.max_new_tokens},
         }
 
     # ---- Lightning's hooks ----------------------------------------------------------------------------------
@@ -337,7 +365,8 @@ class UnlearningDataModule(LightningDataModule):
             if chosen < total:
                 log.warning("%s: %d of %d rows are evaluated (max_eval_rows)", name, chosen, total)
         evaluated = {name: self.evaluated_examples(name) for name in self.evaluated}
-        for caution in cautions(evaluated, self.max_new_tokens):
+        whole = {name: self.max_new_tokens(name) for name in evaluated if not self.formatter_of(name).continues}
+        for caution in cautions(evaluated, whole):
             if caution not in self._said:  # not again when a fit ends with a validation
                 log.warning("%s", caution)
                 self._said.add(caution)
@@ -360,6 +389,14 @@ class UnlearningDataModule(LightningDataModule):
         return list(self.val_dataloader().values())
 
     # ---- inside ---------------------------------------------------------------------------------------------
+
+    def _own_options(self, source: Source, root: str | None, where: str) -> tuple[Source, SetOptions]:
+        source, options = split_source(source, self.common, where)
+        if root is not None:
+            source = under_root(source, root, where)
+            if options.shots is not None:
+                options = replace(options, shots=under_root(options.shots, root, f"the shots of {where}"))
+        return source, options
 
     def _connect_to_trainer(self) -> None:
         trainer: Any = self.trainer
@@ -406,7 +443,7 @@ class UnlearningDataModule(LightningDataModule):
         return sampler
 
     def _eval_loader(self, name: str) -> DataLoader[Batch]:
-        formatter, trainer = self._formatter(), self.trainer
+        formatter, trainer = self.formatter_of(name), self.trainer
         examples = self.evaluated_examples(name)
         batches = EvalBatches(examples, formatter, self._pad_id(), GENERATED_TOGETHER * self.questions_per_batch)
         if batches.left_out:

@@ -44,12 +44,15 @@ def describe_template(formatter: Formatter) -> dict[str, Any]:
     Args:
         formatter: What made the rows.
     """
-    return {
+    described = {
         "prompt": formatter.prompt,
         "chat": digest(formatter.tokenizer.chat_template) if formatter.uses_chat else None,
         "system": formatter.system,
         "max_length": formatter.max_length,
     }
+    if formatter.shots:
+        described["shots"] = digest(formatter.shots)
+    return described
 
 
 def describe_tokenizer(formatter: Formatter) -> str:

@@ -32,6 +32,9 @@ class Formatter:
         system: A system prompt for the chat template; None leaves the template's own.
         chat: Whether a chat template is used where the tokenizer has one.
         refuse_long: Whether an answer that must be cut is an error.
+        shots: Questions with answers that go before each question: earlier turns of a chat, or the plain template
+            with each, an empty line behind it.
+        continues: Whether an answer goes on where its prompt stops, without a space between.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -40,6 +43,8 @@ class Formatter:
     system: str | None = None
     chat: bool = True
     refuse_long: bool = False
+    shots: tuple[tuple[str, str], ...] = ()
+    continues: bool = False
 
     @property
     def uses_chat(self) -> bool:
@@ -79,7 +84,7 @@ class Formatter:
         """Return the tokens of an answer, without its end.
 
         Args:
-            answer: The answer as the row has it; after a plain template a space goes before it.
+            answer: The answer as the row has it; after a plain template that ends without one a space goes before it.
         """
         return self._ids(self._as_answer(answer))
 
@@ -91,11 +96,30 @@ class Formatter:
             texts: Any = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
             return self._all_ids(texts)
         eos = self.tokenizer.eos_token_id
-        rows = self._all_ids([self.prompt.replace("{question}", question) for question in questions], special=True)
+        gap = "" if self.prompt[-1:].isspace() else " "
+        before = "".join(f"{self._asked(question)}{gap}{answer}\n\n" for question, answer in self.shots)
+        rows = self._all_ids([before + self._asked(question) for question in questions], special=True)
         return [ids[:-1] if len(ids) > 1 and ids[-1] == eos else ids for ids in rows]
 
+    def _asked(self, question: str) -> str:
+        return self.prompt.replace("{question}", question)
+
     def _as_answer(self, answer: str) -> str:
-        return answer if self.uses_chat or self._brings_a_space else f" {answer}"
+        spaced = self.uses_chat or self.continues or self._brings_a_space or self.prompt[-1:].isspace()
+        return answer if spaced else f" {answer}"
+
+    def until_next_question(self, text: str) -> str:
+        """Cut off a further question that a model made up behind its answer, as it saw it in the shots.
+
+        Args:
+            text: What the model said.
+        """
+        if not self.shots or self.uses_chat:
+            return text
+        lead = self.prompt.partition("{question}")[0].strip()
+        for stop in ("\n\n", lead):
+            text = text.partition(stop)[0] if stop else text
+        return text
 
     @cached_property
     def _brings_a_space(self) -> bool:
@@ -217,7 +241,12 @@ class Formatter:
 
     def _turns(self, question: str) -> list[dict[str, str]]:
         system = [] if self.system is None else [{"role": "system", "content": self.system}]
-        return [*system, {"role": "user", "content": question}]
+        shots = [
+            turn
+            for asked, answer in self.shots
+            for turn in ({"role": "user", "content": asked}, {"role": "assistant", "content": answer})
+        ]
+        return [*system, *shots, {"role": "user", "content": question}]
 
     def _is_special(self, token: int) -> bool:
         added = self.tokenizer.added_tokens_decoder.get(token)  # Phi-3's <|end|> is special only here

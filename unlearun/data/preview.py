@@ -35,10 +35,11 @@ def preview(data: UnlearningDataModule, rows: int = ROWS) -> str:
         alternates: dict[int, Example] = {}  # the first of each row
         for one in (data.alternates() or []) if name == "forget" else []:
             alternates.setdefault(one.example_id, one)
+        formatter = data.formatter_of(name)
         for example in examples[:rows]:
-            parts.append(_marked(data.formatter, example))
+            parts.append(_marked(formatter, example))
             if (alternate := alternates.get(example.example_id)) is not None:
-                parts.append(f"alternate answer: {_marked(data.formatter, alternate, prompt=False)}")
+                parts.append(f"alternate answer: {_marked(formatter, alternate, prompt=False)}")
     return "\n\n".join(parts)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import islice
 
@@ -127,6 +127,21 @@ def without_short_texts(rows: Sequence[Row], keys: Keys, least: int, where: str)
         least,
     )
     return kept
+
+
+def join_texts(items: Sequence[Item], where: str) -> list[Item]:
+    """Join plain texts to one, with an empty line between.
+
+    Args:
+        items: The rows of a set.
+        where: The set, as messages should call it.
+
+    Raises:
+        UnlearunError: A row has a question.
+    """
+    if asked := [item.origin for item in items if item.question is not None]:
+        raise UnlearunError(f"{where}: {asked[0]} has a question; joined: true takes plain texts alone")
+    return [replace(items[0], answer="\n\n".join(item.answer for item in items))]
 
 
 def _check(row: Row, keys: Keys, needs_alternate: bool, problems: list[str]) -> Item:

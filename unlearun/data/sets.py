@@ -6,6 +6,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,10 +15,14 @@ from unlearun.data.cache import TokenCache, cache_folder
 from unlearun.data.collecting import uncollected
 from unlearun.data.examples import Example
 from unlearun.data.formatting import Formatter
-from unlearun.data.rows import Item, Keys, check_rows, without_short_texts
+from unlearun.data.rows import Item, check_rows, join_texts, without_short_texts
+from unlearun.data.set_options import SetOptions
 from unlearun.data.sources import Source, read_rows
 from unlearun.errors import UnlearunError, shown
 from unlearun.records import role_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
@@ -81,32 +86,34 @@ class RowSets:
 
     Args:
         sources: Where the rows of each set come from.
-        keys: Which key of a row holds what.
+        options: How the rows of each set are read and asked.
         overlap: What happens when rows stand in forget and retain: "allow", "warn" or "error".
         seed: What the refusals, and the choice of evaluated rows, follow from.
         duplicates: What happens when a row stands in a set twice: "allow", "warn" or "error".
         cache: Where token ids of large sets are kept: see `cache_folder`.
-        min_characters: Plain text of fewer is left out.
+
+    Attributes:
+        formatters: What made the token ids of each set, once they are made.
     """
 
     def __init__(
         self,
         sources: Mapping[str, Source],
-        keys: Keys,
+        options: Mapping[str, SetOptions],
         overlap: str,
         seed: int,
         duplicates: str = "warn",
         cache: bool | str = False,
-        min_characters: int = 0,
     ) -> None:
         self.sources = sources
-        self.keys = keys
+        self.options = options
         self.overlap = overlap
         self.duplicates = duplicates
         self.seed = seed
         self.cache = cache
-        self.min_characters = min_characters
+        self.formatters: dict[str, Formatter] = {}
         self._items: dict[str, list[Item]] = {}
+        self._shots: dict[str, tuple[tuple[str, str], ...]] = {}
         self._examples: dict[str, list[Example]] = {}
 
     def read(self) -> dict[str, list[Item]]:
@@ -126,29 +133,45 @@ class RowSets:
     def _read(self) -> dict[str, list[Item]]:
         items = {}
         for name, source in self.sources.items():
-            where = f"the {name} set"
-            rows = without_short_texts(read_rows(source, where), self.keys, self.min_characters, where)
-            items[name] = check_rows(rows, self.keys, where, needs_alternate=name == "forget")
+            where, options = f"the {name} set", self.options[name]
+            rows = without_short_texts(read_rows(source, where), options.keys, options.min_characters, where)
+            items[name] = check_rows(rows, options.keys, where, needs_alternate=name == "forget")
+            if options.joined:
+                items[name] = join_texts(items[name], where)
+            if options.shots is not None:
+                self._shots[name] = self._read_shots(name, options.shots)
         self._check_duplicates(items)
         self._check_overlap(items)
         self._check_holdout(items)
         return items
 
-    def format(self, formatter: Formatter) -> None:
+    def _read_shots(self, name: str, source: Source) -> tuple[tuple[str, str], ...]:
+        where = f"the shots of the {name} set"
+        items = check_rows(read_rows(source, where), self.options[name].keys, where)
+        if texts := [item.origin for item in items if item.question is None]:
+            raise UnlearunError(f"{where}: {texts[0]} has no question; shots are questions with answers")
+        return tuple((item.question or "", item.answer) for item in items)
+
+    def format(self, tokenizer: PreTrainedTokenizerBase, max_length: int, refuse_long: bool) -> None:
         """Make token ids of all rows, or read what an earlier start made of them.
 
         Args:
-            formatter: How.
+            tokenizer: The model's.
+            max_length: The longest row, in tokens.
+            refuse_long: Whether an answer that must be cut is an error.
 
         Raises:
             UnlearunError: Rows that cannot be kept, all of a set at once.
         """
-        self._examples = {}
-        encode = TokenCache(formatter, cache_folder(self.cache)).encode
+        self._examples, self.formatters = {}, {}
+        caches: dict[Formatter, TokenCache] = {}  # one for most sets, for few are asked in a way of their own
         for name, items in self.read().items():
-            table = encode(items, f"the {name} set")
+            made = self.options[name].formatter(tokenizer, max_length, refuse_long, self._shots.get(name, ()))
+            cache = caches.setdefault(made, TokenCache(made, cache_folder(self.cache)))
+            self.formatters[name] = cache.formatter
+            table = cache.encode(items, f"the {name} set")
             self._examples[name] = table.examples(items)
-            _warn_of_cuts(name, table.cuts, len(items), formatter.max_length)
+            _warn_of_cuts(name, table.cuts, len(items), max_length)
 
     def examples(self, name: str) -> list[Example]:
         """Return the rows of a set as token ids, in the order of the set."""
@@ -168,11 +191,10 @@ class RowSets:
         chosen = torch.randperm(len(examples), generator=generator)[:most]
         return [examples[i] for i in sorted(chosen.tolist())]
 
-    def format_alternates(self, formatter: Formatter, texts: Sequence[Sequence[str]]) -> list[list[Example]]:
+    def format_alternates(self, texts: Sequence[Sequence[str]]) -> list[list[Example]]:
         """Make token ids of the forget rows with their alternate answers.
 
         Args:
-            formatter: How.
             texts: The alternate answers of each row.
 
         Returns:
@@ -181,6 +203,7 @@ class RowSets:
         Raises:
             UnlearunError: Answers that cannot be kept, all at once.
         """
+        formatter = self.formatters["forget"]
         encode = TokenCache(formatter, cache_folder(self.cache)).encode
         alternates, cuts = format_alternates(encode, self._examples["forget"], texts)
         _warn_of_cuts("forget (alternate answers)", cuts, sum(map(len, alternates)), formatter.max_length)

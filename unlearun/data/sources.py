@@ -20,6 +20,25 @@ else:  # the command line can name a source, but not hold a Dataset object
     Source = str | dict[str, Any] | list[dict[str, Any]]
 
 SOURCE_KEYS = ("path", "name", "split", "revision")
+_TEXT, _TEXT_OR_NONE, _FLAG = ("text", (str,)), ("text or null", (str, type(None))), ("true or false", (bool,))
+_COUNT = ("a number of 1 or more", (int,))
+# What a source may say of its own set beside: for each option what is expected, in words and as types.
+OPTIONS: dict[str, tuple[str, tuple[type, ...]]] = {
+    "question_key": _TEXT,
+    "answer_key": _TEXT,
+    "alternate_key": _TEXT_OR_NONE,
+    "paraphrase_key": _TEXT,
+    "perturbed_key": _TEXT,
+    "text_key": _TEXT,
+    "min_characters": _COUNT,
+    "joined": _FLAG,
+    "continues": _FLAG,
+    "prompt_template": _TEXT,
+    "system_prompt": _TEXT_OR_NONE,
+    "chat_template": _FLAG,
+    "shots": ("a source, as that of the set", (str, Mapping, list)),
+    "max_new_tokens": _COUNT,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +120,12 @@ def under_root(source: Source, root: str | Path, where: str) -> Source:
 def _read_named(source: Mapping[str, Any], where: str) -> list[Row]:
     unknown = [key for key in source if key not in SOURCE_KEYS]
     if unknown or not isinstance(source.get("path"), str):
-        found = f"unknown key {unknown[0]!r}.{closest(unknown[0], SOURCE_KEYS)}" if unknown else "no path"
-        raise UnlearunError(f"{where}: {found} A source has the keys {', '.join(SOURCE_KEYS)}; path is required")
+        meant = closest(str(unknown[0]), [*SOURCE_KEYS, *OPTIONS]) if unknown else ""
+        found = f"unknown key {unknown[0]!r}.{meant}" if unknown else "no path"
+        raise UnlearunError(
+            f"{where}: {found} A source has the keys {', '.join(SOURCE_KEYS)}; path is required. A set of the "
+            f"datamodule may have {', '.join(OPTIONS)} too"
+        )
     path: str = source["path"]
     split = source.get("split")
     file = Path(path)

@@ -16,7 +16,6 @@ from unlearun.data import (
     OWN,
     Batch,
     Example,
-    Formatter,
     UnlearningDataModule,
     expected_text,
     prompt_text,
@@ -179,21 +178,23 @@ class EvaluatedModule(LightningModule):
             The generated answer for each example id.
         """
         data = self._data()
-        rows = self._questions(list(data.evaluated)[dataloader_idx], batch)
-        return dict(zip([row.example_id for row in rows], self.answer(rows), strict=True))
+        name = list(data.evaluated)[dataloader_idx]
+        rows = self._questions(name, batch)
+        return dict(zip([row.example_id for row in rows], self.answer(name, rows), strict=True))
 
-    def answer(self, examples: Sequence[Example]) -> list[str]:
+    def answer(self, name: str, examples: Sequence[Example]) -> list[str]:
         """Answer the questions of some rows greedily, as the datamodule of the Trainer formats them.
 
         Args:
-            examples: Rows of its sets.
+            name: The set.
+            examples: Rows of it.
 
         Returns:
             One text a row.
         """
         data = self._data()
         at_once = GENERATED_TOGETHER * data.questions_per_batch
-        return greedy_answers(self.policy, _formatter(data), examples, data.max_new_tokens, at_once)
+        return greedy_answers(self.policy, data.formatter_of(name), examples, data.max_new_tokens(name), at_once)
 
     # ---- inside ---------------------------------------------------------------------------------------------
 
@@ -285,12 +286,12 @@ class EvaluatedModule(LightningModule):
         if not suite.needs_texts(name):  # then a few are answered for people to read
             shown = list(self._rows[name])[: SHOWN_ROWS if role_of(name) in ("forget", "retain") else 0]
             rows = [row for row in rows if row.example_id in shown]
-        formatter = _formatter(data)
+        formatter = data.formatter_of(name)
         suite.update_texts(
             name,
             [row.example_id for row in rows],
-            self.answer(rows),
-            [expected_text(formatter, row, data.max_new_tokens) for row in rows],
+            self.answer(name, rows),
+            [expected_text(formatter, row, data.max_new_tokens(name)) for row in rows],
             [prompt_text(formatter, row) for row in rows],
             [row.item.short_answer for row in rows],
         )
@@ -306,12 +307,6 @@ class EvaluatedModule(LightningModule):
         if not isinstance(data, UnlearningDataModule):
             raise UnlearunError("generating answers needs an UnlearningDataModule; give it to the Trainer")
         return data
-
-
-def _formatter(data: UnlearningDataModule) -> Formatter:
-    if data.formatter is None:
-        raise UnlearunError("connect the datamodule to a tokenizer first: data.connect(tokenizer)")
-    return data.formatter
 
 
 def _traits(rows: Any) -> SetTraits:  # noqa: ANN401 - a view of examples

@@ -62,9 +62,7 @@ def own_alternates(
     Raises:
         UnlearunError: The data are not connected, or the model has no room for a question.
     """
-    formatter = data.formatter
-    if formatter is None:
-        raise UnlearunError("connect the datamodule to a tokenizer first")
+    formatter = data.formatter_of("forget")
     prompts = [_prompt(policy, formatter, row, wanted.prompt) for row in examples]
     found: list[list[str]] = [[] for _ in examples]
     unended = refused = 0

@@ -41,7 +41,8 @@ def greedy_answers(
         length = len(tokens)
         if example.item.question is None:  # a piece of text is compared with what is left of it
             length = min(length, len(example.input_ids) - len(prompt))
-        answers.append(str(formatter.tokenizer.decode(tokens[:length], skip_special_tokens=True)).strip())
+        text = str(formatter.tokenizer.decode(tokens[:length], skip_special_tokens=True))
+        answers.append((text if example.item.question is None else formatter.until_next_question(text)).strip())
     return answers
 
 

@@ -61,12 +61,17 @@ def check_fit(evaluation: Evaluation, reference: Evaluation, where: str) -> None
         UnlearunError: All that differs.
     """
     problems = _useless(reference)
+    ours, theirs = evaluation.fingerprint, reference.fingerprint
+    differences: dict[str, None] = {}  # each once, where both sets are asked alike
     for role in COMPARED_SETS:
         cut = _cut_short(reference, role, "the reference") + _cut_short(evaluation, role, "this evaluation")
         problems += cut or _other_rows(evaluation, reference, role)
-    ours, theirs = evaluation.fingerprint, reference.fingerprint
-    if ours.get("template") and theirs.get("template"):
-        problems += _other_template(ours["template"], theirs["template"])
+        templates = [
+            _set(one, role)[1].get("template") or one.fingerprint.get("template") for one in (evaluation, reference)
+        ]
+        if templates[0] and templates[1]:
+            differences |= dict.fromkeys(_other_template(templates[0], templates[1]))
+    problems += differences
     if ours.get("tokenizer") and theirs.get("tokenizer") and ours["tokenizer"] != theirs["tokenizer"]:
         problems.append("the reference was made with another tokenizer")
     if problems:

@@ -1,0 +1,115 @@
+"""How the rows of a set are read and asked: as the datamodule says of all sets, or as its source says of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from unlearun.data.formatting import PROMPT, Formatter
+from unlearun.data.rows import Keys
+from unlearun.data.sources import OPTIONS, Source
+from unlearun.errors import UnlearunError, shown
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class SetOptions:
+    """What is done with the rows of a set.
+
+    Attributes:
+        keys: Which key of a row holds what.
+        min_characters: Plain text of fewer is left out.
+        joined: Whether plain texts are joined to one before it is cut into rows.
+        continues: Whether an answer goes on where its prompt stops, without a template or a space between.
+        prompt_template: What goes before an answer where there is no chat template.
+        system_prompt: A system prompt for the chat template; None leaves the template's own.
+        chat_template: Whether the tokenizer's chat template is used, if it has one.
+        shots: Questions with answers that go before each question; None for none.
+        max_new_tokens: At most so many tokens of an answer are generated.
+    """
+
+    keys: Keys = field(default_factory=Keys)
+    min_characters: int = 0
+    joined: bool = False
+    continues: bool = False
+    prompt_template: str = PROMPT
+    system_prompt: str | None = None
+    chat_template: bool = True
+    shots: Source | None = None
+    max_new_tokens: int = 48
+
+    def __post_init__(self) -> None:
+        """Check what types cannot say."""
+        if "{question}" not in self.prompt_template:
+            raise UnlearunError(f"prompt_template is {self.prompt_template!r}; it must hold {{question}}")
+
+    def formatter(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        refuse_long: bool,
+        shots: tuple[tuple[str, str], ...] = (),
+    ) -> Formatter:
+        """Return what makes token ids of the rows.
+
+        Args:
+            tokenizer: The model's.
+            max_length: The longest row, in tokens.
+            refuse_long: Whether an answer that must be cut is an error.
+            shots: Questions with answers that go before each question.
+        """
+        return Formatter(
+            tokenizer,
+            max_length,
+            "{question}" if self.continues else self.prompt_template,
+            self.system_prompt,
+            self.chat_template and not self.continues,
+            refuse_long,
+            shots,
+            self.continues,
+        )
+
+
+def split_source(source: Source, common: SetOptions, where: str) -> tuple[Source, SetOptions]:
+    """Take a source's own options out of it.
+
+    Args:
+        source: Where rows come from; a mapping may say how they are read and asked, too.
+        common: What holds for a source that says nothing.
+        where: The set, as messages should call it.
+
+    Returns:
+        The source without its options, and the set's options.
+
+    Raises:
+        UnlearunError: An option has a value that it cannot have.
+
+    >>> split_source({"path": "a.json", "max_new_tokens": 8}, SetOptions(), "the forget set")[1].max_new_tokens
+    8
+    """
+    if not isinstance(source, Mapping) or hasattr(source, "num_rows"):
+        return source, common
+    own = {key: value for key, value in source.items() if key in OPTIONS}
+    if not own:
+        return source, common
+    for key, value in own.items():
+        _check(key, value, where)
+    keys = {key.removesuffix("_key"): value for key, value in own.items() if key.endswith("_key")}
+    others: dict[str, Any] = {key: value for key, value in own.items() if not key.endswith("_key")}
+    try:
+        options = replace(common, keys=replace(common.keys, **keys), **others)
+    except UnlearunError as error:
+        raise UnlearunError(f"{where}: {error}") from error
+    if options.continues and (options.shots is not None or own.keys() & {"prompt_template", "chat_template"}):
+        raise UnlearunError(f"{where}: continues: true takes the prompt as it is; leave out templates and shots")
+    return {key: value for key, value in source.items() if key not in own}, options
+
+
+def _check(key: str, value: object, where: str) -> None:
+    expected, kinds = OPTIONS[key]
+    right = isinstance(value, kinds) and not (isinstance(value, bool) and bool not in kinds)
+    if not right or (isinstance(value, int) and not isinstance(value, bool) and value < 1):
+        raise UnlearunError(f"{where}: {key} is {shown(value)}; expected {expected}")
