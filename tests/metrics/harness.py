@@ -181,6 +181,13 @@ CASES = {
         counts_eos=None,
     ),
     "ROUGE": Case(ours.ROUGE, texts, rouge_value, lambda q: right.rouge(q.generation, q.own.text), counts_eos=None),
+    "UnstemmedROUGE": mean(
+        ours.UnstemmedROUGE,
+        "rougeL_f1_unstemmed",
+        lambda q: right.rouge(q.generation, q.own.text)["rougeL_f1"],
+        texts,
+        counts_eos=None,
+    ),
     "ShortAnswer": mean(
         ours.ShortAnswer,
         "short_answer",

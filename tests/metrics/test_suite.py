@@ -46,6 +46,7 @@ def expected_of_a_set(name, questions):
         "verbatim_memorization": right.average(float(q.generation == q.own.text) for q in questions),
         "rouge": right.average(row["rougeL_recall"] for row in rouge),
         **{column: right.average(row[column] for row in rouge) for column in ROUGE_COLUMNS},
+        "rougeL_f1_unstemmed": right.average(row["rougeL_f1"] for row in rouge),
         "short_answer": right.average(
             None if q.short is None else float(q.short.lower() in q.generation.lower()) for q in questions
         ),

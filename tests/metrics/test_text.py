@@ -9,7 +9,15 @@ import pytest
 from metrics.classifier import LABELS, probability_of
 
 from unlearun.errors import UnlearunError
-from unlearun.metrics import ROUGE, EvaluationSuite, Fluency, SetTraits, ShortAnswer, VerbatimMemorization
+from unlearun.metrics import (
+    ROUGE,
+    EvaluationSuite,
+    Fluency,
+    SetTraits,
+    ShortAnswer,
+    UnstemmedROUGE,
+    VerbatimMemorization,
+)
 
 
 def compute(metric, generated, reference):
@@ -68,6 +76,13 @@ def test_rouge_knows_order_only_where_it_should():
     """mat the on: three of the answer's words, no pair, and a common subsequence of one."""
     found = rouge("mat the on", "on the mat")
     assert [found[f"rouge{kind}_recall"] for kind in "12L"] == pytest.approx([1, 0, 1 / 3])
+
+
+def test_without_stemmer_an_ending_counts():
+    """Only novels is the same word: one of three and of three."""
+    generated, answer = "authors writing novels", "Author writes novels"
+    assert compute(UnstemmedROUGE(), generated, answer).item() == pytest.approx(1 / 3)
+    assert rouge(generated, answer)["rougeL_f1"] == 1
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ def test_every_metric_has_words_for_every_value(metric, value):
         ("verbatim_memorization", "lower", "higher"),
         ("rouge", "lower", "higher"),
         ("rouge2_f1", "lower", "higher"),
+        ("rougeL_f1_unstemmed", "lower", "higher"),
         ("truth_ratio", "higher", "higher"),
         ("short_answer", "lower", "higher"),
         ("choice_accuracy", "lower", "higher"),

@@ -7,7 +7,7 @@ from unlearun.metrics.likelihood import ChoiceAccuracy, ParaphraseProbability, P
 from unlearun.metrics.membership import GradientNorm, MembershipScore
 from unlearun.metrics.memorization import ExactMemorization, ExtractionStrength
 from unlearun.metrics.suite import EvaluationSuite
-from unlearun.metrics.text import ROUGE, Fluency, ShortAnswer, VerbatimMemorization
+from unlearun.metrics.text import ROUGE, Fluency, ShortAnswer, UnstemmedROUGE, VerbatimMemorization
 
 __all__ = [
     "CATALOGUE",
@@ -33,5 +33,6 @@ __all__ = [
     "TextMetric",
     "TokenMetric",
     "TruthRatio",
+    "UnstemmedROUGE",
     "VerbatimMemorization",
 ]

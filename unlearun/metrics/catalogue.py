@@ -12,7 +12,7 @@ from unlearun.metrics.example_metric import ExampleMetric
 from unlearun.metrics.likelihood import ChoiceAccuracy, ParaphraseProbability, Perplexity, Probability, TruthRatio
 from unlearun.metrics.membership import GradientNorm, MembershipScore
 from unlearun.metrics.memorization import ExactMemorization, ExtractionStrength
-from unlearun.metrics.text import ROUGE, Fluency, ShortAnswer, VerbatimMemorization
+from unlearun.metrics.text import ROUGE, Fluency, ShortAnswer, UnstemmedROUGE, VerbatimMemorization
 from unlearun.records import AGGREGATES, NEED_REFERENCE, role_of
 
 Metrics: TypeAlias = list[ExampleMetric]
@@ -82,13 +82,14 @@ CATALOGUE: dict[str, Callable[[str, SetTraits], Metrics]] = {
     "mia_grad_norm": _compared(GradientNorm),
     "privleak": _compared(lambda: MembershipScore("min_k")),
     "fluency": lambda role, traits: [Fluency()],
+    "rougeL_f1_unstemmed": lambda role, traits: [UnstemmedROUGE()],
     "choice_accuracy": lambda role, traits: [ChoiceAccuracy()] if traits.wrong else [],
 }
-OPT_IN = ("fluency", "mia_grad_norm", "choice_accuracy")
+OPT_IN = ("fluency", "rougeL_f1_unstemmed", "mia_grad_norm", "choice_accuracy")
 _OWN = {
     *(Perplexity.title, Probability.title, ParaphraseProbability.title, TruthRatio.title, ExactMemorization.title),
     *(ExtractionStrength.title, VerbatimMemorization.title, ROUGE.title, ShortAnswer.title, Fluency.title),
-    *(MembershipScore.title, GradientNorm.title, ChoiceAccuracy.title),
+    *(UnstemmedROUGE.title, MembershipScore.title, GradientNorm.title, ChoiceAccuracy.title),
 }
 NEED_WRONG = ("truth_ratio", "ks_forget_quality", "choice_accuracy")
 

@@ -153,7 +153,7 @@ MEANINGS: Mapping[str, Meaning] = {
     "verbatim_memorization": Meaning(
         "lower", "higher", "", _level("{} of the answers are said word for word", _SHARES)
     ),
-    **dict.fromkeys(["rouge", *ROUGE_COLUMNS], _ROUGE),
+    **dict.fromkeys(["rouge", *ROUGE_COLUMNS, "rougeL_f1_unstemmed"], _ROUGE),
     "truth_ratio": Meaning("higher", "", "", _level("right and wrong answers {}", _BALANCE)),
     "choice_accuracy": Meaning("lower", "higher", "", _level("{} of the questions are answered rightly", _SHARES)),
     "short_answer": Meaning("lower", "higher", "", _level("{} of the short answers are named", _SHARES)),

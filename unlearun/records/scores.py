@@ -99,6 +99,7 @@ MEANS = (
     "extraction_strength",
     "verbatim_memorization",
     *ROUGE_COLUMNS,
+    "rougeL_f1_unstemmed",
     "short_answer",
     "fluency",
     "choice_accuracy",
