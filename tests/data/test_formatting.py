@@ -8,7 +8,7 @@ from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from unlearun.data import Formatter, Item, collate
+from unlearun.data import Formatter, Item, collate, expected_text
 from unlearun.errors import UnlearunError
 from unlearun.models import load_tokenizer
 
@@ -312,3 +312,53 @@ def test_a_tokenizer_that_brings_a_space_of_its_own_gets_no_second_one(kind):
     ids = Formatter(tokenizer).answer_ids("Anna")
     assert tokenizer.convert_ids_to_tokens(ids) == ["▁A", "n", "n", "a"]
     assert tokenizer(": Anna", add_special_tokens=False)["input_ids"][-4:] == ids
+
+
+# ---- examples before the question, and prompts that go on -------------------------------------------------------
+
+SHOTS = (("One?", "Yes."), ("Two?", "No."))
+
+
+def test_shots_go_before_the_question_in_the_plain_template(tokenizer):
+    formatter = Formatter(tokenizer, prompt="Q: {question} A:", shots=SHOTS)
+    prompt = "Q: One? A: Yes.\n\nQ: Two? A: No.\n\nQ: Who? A:"
+    example, _ = formatter.format(QUESTION, 0)
+    assert example.input_ids == spell(prompt) + spell(" Anna.") + [END]
+    assert example.start == len(prompt)
+
+
+def test_shots_are_earlier_turns_of_a_chat():
+    tokenizer = make_chat_tokenizer()
+    formatter = Formatter(tokenizer, system="Be brief.", shots=SHOTS)
+    said = tokenizer.decode(formatter.prompt_ids("Who?"))
+    turns = ["system\nBe brief.", "user\nOne?", "assistant\nYes.", "user\nTwo?", "assistant\nNo.", "user\nWho?"]
+    assert said == "".join(f"<|im_start|>{turn}<|im_end|>\n" for turn in turns) + "<|im_start|>assistant\n"
+    assert formatter.end_id == tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert formatter.until_next_question("a\n\nb") == "a\n\nb"
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [("Anna.\n\nQ: Two?", "Anna."), ("Anna. Q: Two?", "Anna. "), ("\n\nAnna.", ""), ("Anna.\nYes", "Anna.\nYes")],
+)
+def test_what_a_model_makes_up_behind_its_answer_is_cut_off_where_it_saw_shots(said, kept, tokenizer):
+    assert Formatter(tokenizer, prompt="Q: {question} A:", shots=SHOTS).until_next_question(said) == kept
+    assert Formatter(tokenizer, prompt="Q: {question} A:").until_next_question(said) == said
+
+
+def test_a_template_without_words_before_the_question_stops_at_an_empty_line_alone(tokenizer):
+    formatter = Formatter(tokenizer, prompt="{question}:", shots=SHOTS)
+    assert formatter.until_next_question("Anna: yes\n\nb") == "Anna: yes"
+
+
+@pytest.mark.parametrize("prompt", ["{question} ", "{question}\n"])
+def test_a_template_that_ends_with_a_space_gets_no_second_one(prompt, tokenizer):
+    example, _ = Formatter(tokenizer, prompt=prompt).format(QUESTION, 0)
+    assert example.input_ids == spell(prompt.replace("{question}", "Who?")) + spell("Anna.") + [END]
+
+
+def test_an_answer_that_continues_its_prompt_has_nothing_between(tokenizer):
+    example, _ = Formatter(tokenizer, prompt="{question}", continues=True).format(QUESTION, 0)
+    assert example.input_ids == [*spell("Who?Anna."), END]
+    assert expected_text(Formatter(tokenizer, prompt="{question}", continues=True), example, 3) == "Ann"
+    assert expected_text(Formatter(tokenizer, prompt="{question}"), example, 3) == "Anna."

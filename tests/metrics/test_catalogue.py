@@ -104,6 +104,13 @@ def test_a_misspelt_name_gets_a_hint(misspelt, right):
         choose([misspelt], EVERYTHING)
 
 
+def test_all_in_a_list_stands_for_what_null_means():
+    every = choose(None, EVERYTHING)
+    assert choose(["all"], EVERYTHING) == every
+    assert choose(["all", "choice_accuracy", "probability"], EVERYTHING) == [*every, "choice_accuracy"]
+    assert choose(["all"], {"facts": SetTraits()}) == choose(None, {"facts": SetTraits()})
+
+
 def test_a_name_that_resembles_nothing_gets_the_list():
     with pytest.raises(UnlearunError, match=r"perplexity, .*model_utility, .*privleak") as error:
         choose(["zzz"], EVERYTHING)

@@ -85,6 +85,7 @@ CATALOGUE: dict[str, Callable[[str, SetTraits], Metrics]] = {
     "rougeL_f1_unstemmed": lambda role, traits: [UnstemmedROUGE()],
     "choice_accuracy": lambda role, traits: [ChoiceAccuracy()] if traits.wrong else [],
 }
+ALL = "all"
 OPT_IN = ("fluency", "rougeL_f1_unstemmed", "mia_grad_norm", "choice_accuracy")
 _OWN = {
     *(Perplexity.title, Probability.title, ParaphraseProbability.title, TruthRatio.title, ExactMemorization.title),
@@ -100,8 +101,8 @@ def choose(
     """Say which metrics are measured.
 
     Args:
-        choices: Names, dotted paths of classes, or mappings of ``class_path`` and ``init_args``; None for all names
-            that the data allow and that are not opt-in.
+        choices: Names, dotted paths of classes, or mappings of ``class_path`` and ``init_args``; None, or "all" among
+            them, for all names that the data allow and that are not opt-in.
         sets: The evaluated sets.
         offered: The metrics that records of a retain model can serve, as far as there are such.
 
@@ -112,8 +113,10 @@ def choose(
         UnlearunError: A name does not exist, or lacks its data; all such at once, with what to add.
     """
     lacking = {name: reason for name in CATALOGUE if (reason := _lacks(name, sets, offered))}
+    every = [name for name in CATALOGUE if name not in lacking and name not in OPT_IN]
     if choices is None:
-        return [name for name in CATALOGUE if name not in lacking and name not in OPT_IN]
+        return every
+    choices = [one for choice in choices for one in (every if choice == ALL else [choice])]
     problems = []
     for choice in choices:
         if not isinstance(choice, (str, Mapping)):
@@ -123,7 +126,9 @@ def choose(
             problems.append(f"{name} {lacking[name]}")
         elif name not in CATALOGUE and "." not in name:
             known = ", ".join(CATALOGUE)
-            problems.append(f"there is no metric {name!r}.{closest(name, CATALOGUE)} Known: {known}; or a dotted path")
+            problems.append(
+                f"there is no metric {name!r}.{closest(name, CATALOGUE)} Known: {known}; all; or a dotted path"
+            )
     if problems:
         raise UnlearunError("; ".join(problems))
     return [choice for i, choice in enumerate(choices) if choice not in choices[:i]]

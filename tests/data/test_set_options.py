@@ -1,0 +1,148 @@
+"""What a source says of its own set, against what the datamodule says of all."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from conftest import CHARACTERS, FORGET, RETAIN, make_tokenizer
+
+from unlearun.data import UnlearningDataModule, preview
+from unlearun.data.set_options import SetOptions, split_source
+from unlearun.data.sources import OPTIONS
+from unlearun.errors import UnlearunError
+
+END = len(CHARACTERS)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rows = {
+        "forget": FORGET,
+        "retain": RETAIN,
+        "named": [{"prompt": "Who?", "gt": "Anna."}],
+        "shots": [{"prompt": "One?", "gt": "Yes."}],
+        "texts": [{"text": "abc"}, {"text": "defgh"}],
+    }
+    for name, values in rows.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(values))
+    return tmp_path
+
+
+def spelt(data: UnlearningDataModule, name: str) -> list[str]:
+    """The rows of a set; [ before the labelled tokens, $ for the end."""
+    characters = [*CHARACTERS, "$"]
+    return [
+        "".join(characters[i] for i in row.input_ids[: row.start])
+        + "["
+        + "".join(characters[i] for i in row.input_ids[row.start :])
+        for row in data.evaluated_examples(name)
+    ]
+
+
+def make(folder, **sets) -> UnlearningDataModule:
+    paths = {name: str(folder / f"{name}.json") for name in ("forget", "retain")}
+    data = UnlearningDataModule(**paths, evaluation=sets, chat_template=False, max_new_tokens=9)
+    data.connect(make_tokenizer())
+    return data
+
+
+def test_a_set_has_keys_template_shots_and_length_of_its_own(folder):
+    keys = {"question_key": "prompt", "answer_key": "gt"}
+    path = str(folder / "named.json")
+    data = make(
+        folder,
+        forget=str(folder / "forget.json"),
+        forget_plain={"path": path, **keys},
+        forget_asked={"path": path, **keys, "prompt_template": "Q: {question} A:", "shots": str(folder / "shots.json")},
+        forget_continued={"path": path, **keys, "continues": True, "max_new_tokens": 2},
+    )
+    assert spelt(data, "forget_plain") == ["Question: Who?\nAnswer:[ Anna.$"]
+    assert spelt(data, "forget_asked") == ["Q: One? A: Yes.\n\nQ: Who? A:[ Anna.$"]
+    assert spelt(data, "forget_continued") == ["Who?[Anna.$"]
+    assert spelt(data, "forget")[0].startswith(f"Question: {FORGET[0]['question']}\nAnswer:[ ")
+    assert [data.max_new_tokens(name) for name in data.evaluated] == [9, 9, 9, 2]
+    (batch,) = data.val_dataloader()["forget_continued"]
+    assert batch.texts == ("Anna.",)
+    assert "Q: Who? A:[[" in preview(data)
+
+
+def test_the_fingerprint_says_how_a_set_of_its_own_was_asked(folder):
+    rows = {"path": str(folder / "named.json"), "question_key": "prompt", "answer_key": "gt"}
+    asked = {**rows, "shots": str(folder / "shots.json")}
+    data = make(folder, retain=str(folder / "retain.json"), a=rows, b={**rows, "continues": True}, c=asked)
+    described = data.describe()
+    sets = described["sets"]
+    assert "template" not in sets["retain"]
+    assert "template" not in sets["a"]
+    assert sets["b"]["template"] == {**described["template"], "prompt": "{question}"}
+    assert {**sets["c"]["template"], "shots": None} == {**described["template"], "shots": None}
+    assert sets["a"]["source"] == {"path": str(folder / "named.json")}
+    (folder / "shots.json").write_text(json.dumps([{"prompt": "One?", "gt": "No."}]))
+    again = make(folder, c=asked).describe()["sets"]["c"]
+    assert again["template"] != sets["c"]["template"]
+
+
+def test_texts_are_joined_with_an_empty_line_and_then_cut(folder):
+    """abc, two line ends, defgh and the end are eleven tokens: in rows of six, the last with what is left."""
+    texts = {"path": str(folder / "texts.json"), "joined": True}
+    data = UnlearningDataModule(forget=texts, retain=RETAIN, max_length=60)
+    data.connect(make_tokenizer())
+    assert spelt(data, "forget") == ["a[bc\n\ndefgh$"]
+    data = UnlearningDataModule(forget=texts, evaluation={}, max_length=6)
+    data.connect(make_tokenizer(), ("forget",))
+    assert [len(row.input_ids) for row in data.examples("forget")] == [6, 5]
+
+
+def test_shots_are_found_under_the_root(folder):
+    source = {"path": "some/hub", "name": "named", "question_key": "prompt", "answer_key": "gt"}
+    source["shots"] = {"path": "some/hub", "split": "shots"}
+    data = UnlearningDataModule(forget=FORGET, retain=RETAIN, evaluation={"facts": source}, root=str(folder))
+    data.connect(make_tokenizer())
+    assert spelt(data, "facts") == ["Question: One?\nAnswer: Yes.\n\nQuestion: Who?\nAnswer:[ Anna.$"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("max_new_tokens", 0, "max_new_tokens is 0; expected a number of 1 or more"),
+        ("max_new_tokens", True, "max_new_tokens is true; expected a number of 1 or more"),
+        ("joined", "yes", "joined is 'yes'; expected true or false"),
+        ("question_key", 3, "question_key is 3; expected text"),
+        ("system_prompt", 3, "system_prompt is 3; expected text or null"),
+        ("shots", 3, "shots is 3; expected a source, as that of the set"),
+        ("prompt_template", "Q:", "prompt_template is 'Q:'; it must hold {question}"),
+    ],
+)
+def test_a_wrong_value_is_said_with_its_set(option, value, said):
+    with pytest.raises(UnlearunError) as error:
+        split_source({"path": "a.json", option: value}, SetOptions(), "the forget set")
+    assert str(error.value).lower() == f"the forget set: {said}".lower()
+
+
+def test_every_option_changes_something():
+    values = {"min_characters": 3, "max_new_tokens": 3, "joined": True, "continues": True, "chat_template": False}
+    values |= {"prompt_template": "{question}!", "shots": "a.json"}
+    for option in OPTIONS:
+        source, options = split_source({"path": "a", option: values.get(option, "x")}, SetOptions(), "it")
+        assert options != SetOptions(), option
+        assert source == {"path": "a"}
+
+
+@pytest.mark.parametrize("more", [{"prompt_template": "{question}"}, {"chat_template": True}, {"shots": "a.json"}])
+def test_what_continues_has_no_template(more):
+    with pytest.raises(UnlearunError, match="continues: true takes the prompt as it is; leave out templates and shots"):
+        split_source({"path": "a.json", "continues": True, **more}, SetOptions(), "the forget set")
+
+
+def test_questions_are_not_joined_and_texts_are_no_shots(folder):
+    with pytest.raises(UnlearunError, match=r"line 1 has a question; joined: true takes plain texts alone"):
+        UnlearningDataModule(forget={"path": str(folder / "forget.json"), "joined": True}, retain=RETAIN).read()
+    source = {"path": str(folder / "forget.json"), "shots": str(folder / "texts.json")}
+    with pytest.raises(UnlearunError, match=r"the shots of the forget set: .*texts.json.* has no question"):
+        UnlearningDataModule(forget=source, retain=RETAIN).read()
+
+
+def test_a_misspelt_option_gets_a_hint(folder):
+    with pytest.raises(UnlearunError, match=r"unknown key 'max_new_token'. Did you mean 'max_new_tokens'"):
+        UnlearningDataModule(forget={"path": str(folder / "forget.json"), "max_new_token": 3}, retain=RETAIN).read()
