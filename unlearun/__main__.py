@@ -22,6 +22,7 @@ OTHER_COMMANDS = {
     "methods": "list all methods: what each does, needs and costs",
     "preview": "show rows as the model gets them, labelled tokens marked",
     "score": "compute every aggregate from records, without a model",
+    "report": "write report.html of a run, or of several against one another",
     "export": "turn a checkpoint into a Hugging Face folder",
     "configs": "copy the shipped configs into a folder",
 }
@@ -66,6 +67,10 @@ def _dispatch(arguments: list[str]) -> int:
         from unlearun.records.score import main as score
 
         return score(rest)
+    if command == "report":
+        from unlearun.report.command import main as report
+
+        return report(rest)
     if command == "sweep":
         from unlearun.sweep.command import main as sweep
 

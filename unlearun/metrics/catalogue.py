@@ -113,7 +113,7 @@ def choose(
         UnlearunError: A name does not exist, or lacks its data; all such at once, with what to add.
     """
     lacking = {name: reason for name in CATALOGUE if (reason := _lacks(name, sets, offered))}
-    every = [name for name in CATALOGUE if name not in lacking and name not in OPT_IN]
+    every: list[Choice] = [name for name in CATALOGUE if name not in lacking and name not in OPT_IN]
     if choices is None:
         return every
     choices = [one for choice in choices for one in (every if choice == ALL else [choice])]

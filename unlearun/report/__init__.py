@@ -1,6 +1,6 @@
 """What people look at: figures, tables and texts made of evaluations."""
 
 from unlearun.report.summary import run_summary
-from unlearun.report.tensorboard import log_evaluation
+from unlearun.report.writing import write_report
 
-__all__ = ["log_evaluation", "run_summary"]
+__all__ = ["run_summary", "write_report"]

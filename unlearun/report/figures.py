@@ -12,7 +12,8 @@ from unlearun.records.scores import Floats
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLOURS = {"forget": "#b2182b", "holdout": "#4d4d4d", "retain": "#2166ac"}
+COLOURS = {"forget": "#b2182b", "holdout": "#6d6d6d", "retain": "#2166ac"}
+OTHERS = ("#1b7837", "#e08214", "#762a83", "#35978f", "#a6611a", "#c51b7d")
 LABELS = {
     "mia": "loss",
     "mia_zlib": "zlib",
@@ -50,11 +51,11 @@ def roc_figure(evaluation: Evaluation) -> Figure | None:
     scores = _attacked(evaluation)
     if not scores:
         return None
-    figure, axes = _figure(4.6, 4.4)
+    figure, axes = make_figure(4.6, 4.4)
     for attack, (members, others) in scores.items():
         area = evaluation.summary.get(attack, float("nan"))
         axes.plot(*roc_curve(members, others), label=f"{LABELS[attack]}  AUC {area:.2f}")
-    axes.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1)
+    axes.plot([0, 1], [0, 1], color=COLOURS["holdout"], linestyle=":", linewidth=1)
     axes.set(xlabel="holdout taken for forget", ylabel="forget recognised", xlim=(0, 1), ylim=(0, 1.01), aspect="equal")
     axes.set_title(f"Membership inference, step {evaluation.step}")
     axes.legend(loc="lower right", frameon=False, fontsize=8)
@@ -75,11 +76,10 @@ def histogram_figure(evaluation: Evaluation) -> Figure | None:
     panels = [(title, values) for title, values in panels if values]
     if not panels:
         return None
-    figure, first = _figure(4.8 * len(panels), 3.4, len(panels))
+    figure, first = make_figure(4.8 * len(panels), 3.4, len(panels))
     for axes, (title, values) in zip(np.atleast_1d(first), panels, strict=True):
         every = np.concatenate(list(values.values()))
         edges = np.linspace(every.min(), every.max() + 1e-9, 24)
-        axes.set_prop_cycle(color=["#1b7837", "#e08214", "#762a83", "#35978f"])
         for name, found in values.items():
             axes.hist(found, edges, density=True, histtype="step", linewidth=1.6, label=name, color=COLOURS.get(name))
         axes.set(xlabel=title, ylabel="density")
@@ -88,14 +88,29 @@ def histogram_figure(evaluation: Evaluation) -> Figure | None:
     return figure
 
 
-def _figure(width: float, height: float, panels: int = 1) -> tuple[Figure, Any]:
+def make_figure(width: float, height: float, panels: int = 1) -> tuple[Figure, Any]:
+    """Make an empty figure.
+
+    Args:
+        width: In inches.
+        height: In inches.
+        panels: How many axes it has, side by side.
+
+    Returns:
+        The figure, and its axes; with several panels an array of these.
+    """
     # Not by pyplot, which keeps every figure and may ask for a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.subplots(1, panels)
+    made = figure.subplots(1, panels)
+    for axes in np.atleast_1d(made):
+        axes.set_prop_cycle(color=OTHERS)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25, linewidth=0.6)
+    return figure, made
 
 
 def _attacked(evaluation: Evaluation) -> dict[str, tuple[Floats, Floats]]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import html
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from unlearun.records import Evaluation
+from unlearun.report.cells import plain_cell
 from unlearun.report.figures import histogram_figure, roc_figure
 
 SHOWN_ROWS = 20
@@ -57,16 +56,3 @@ def answers_table(examples: dict[str, dict[str, Any]]) -> str:
         cells = [str(record.get(key) or "(text)") for key in ("question", "answer", "generation")]
         lines.append("| " + " | ".join(plain_cell(cell) for cell in cells) + " |")
     return "\n".join(lines)
-
-
-def plain_cell(text: str) -> str:
-    r"""Write a text so that Markdown, and the HTML that is made of it, show it as it is: no tags, links or images.
-
-    Args:
-        text: Of a row, or of a model.
-
-    >>> print(plain_cell("a <b> [c](d) | *e*"))
-    a &lt;b&gt; \[c\](d) \| \*e\*
-    """
-    words = re.sub(r"([\\`*_\[\]|])", r"\\\1", " ".join(text.split()))
-    return html.escape(words, quote=False)

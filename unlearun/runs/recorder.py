@@ -19,7 +19,8 @@ from unlearun.methods import UnlearningMethod
 from unlearun.methods.strategies import hides_weights, whole_weights
 from unlearun.models import is_sharded, save_folder, save_model
 from unlearun.records import Evaluation
-from unlearun.report import log_evaluation, run_summary
+from unlearun.report import run_summary
+from unlearun.report.tensorboard import log_evaluation
 from unlearun.runs.checkpoint import RunCheckpoint, remove
 from unlearun.runs.guard import DivergenceGuard
 from unlearun.runs.resume import is_finished

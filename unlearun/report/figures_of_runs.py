@@ -1,0 +1,106 @@
+"""Figures that hold several runs against one another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from unlearun.records import better
+from unlearun.records.scores import Floats
+from unlearun.report.figures import COLOURS, make_figure
+from unlearun.report.reported_run import ReportedRun
+from unlearun.report.values import MAIN, Value, value_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+X, Y = "model_utility", "forget_quality"
+PANELS = 3
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Return the places of points that no other one beats: none is as good in both and better in one.
+
+    Args:
+        points: Pairs of which more is better.
+
+    >>> pareto_front([(0.2, 0.9), (0.5, 0.5), (0.4, 0.4), (0.9, 0.1)])
+    [0, 1, 3]
+    """
+    return [
+        at for at, (x, y) in enumerate(points) if not any(a >= x and b >= y and (a > x or b > y) for a, b in points)
+    ]
+
+
+def pareto_figure(runs: list[ReportedRun]) -> Figure | None:
+    """Draw what each run has forgotten and kept, and the front of those that no other beats.
+
+    Args:
+        runs: The runs; those without both values are left out.
+
+    Returns:
+        None where fewer than two have both.
+    """
+    known = [run for run in runs if all(math.isfinite(run.last.summary.get(name, math.nan)) for name in (X, Y))]
+    if len(known) < 2:
+        return None
+    points = [(run.last.summary[X], run.last.summary[Y]) for run in known]
+    front = sorted(pareto_front(points), key=lambda at: points[at])
+    figure, axes = make_figure(6.2, 4.4)
+    axes.step(
+        [points[at][0] for at in front],
+        [points[at][1] for at in front],
+        where="pre",
+        color=COLOURS["holdout"],
+        linestyle="--",
+        linewidth=1,
+        zorder=1,
+    )
+    for at, (run, (x, y)) in enumerate(zip(known, points, strict=True)):
+        colour = COLOURS["retain"] if at in front else COLOURS["holdout"]
+        across, up = (_bars([value_of(run.last, name)]) for name in (X, Y))
+        axes.errorbar(x, y, up, across, "o", color=colour, markersize=5, linewidth=0.8, zorder=2)
+        axes.annotate(run.name, (x, y), (6, 4), textcoords="offset points", fontsize=8)
+    axes.set(xlabel=f"{X}: kept", ylabel=f"{Y}: forgotten", ylim=(-0.02, 1.02))
+    axes.margins(x=0.15)
+    axes.set_title("Pareto front: the runs that no other beats in both")
+    return figure
+
+
+def bars_figures(runs: list[ReportedRun]) -> dict[str, Figure]:
+    """Draw the main metrics of all runs as bars with their intervals, a few metrics a figure.
+
+    Args:
+        runs: The runs.
+
+    Returns:
+        Figures by what they show.
+    """
+    names = [name for name in MAIN if sum(name in run.last.summary for run in runs) > 1]
+    groups = [names[start : start + PANELS] for start in range(0, len(names), PANELS)]
+    return {", ".join(group): _bars_figure(group, runs) for group in groups}
+
+
+def _bars_figure(names: list[str], runs: list[ReportedRun]) -> Figure:
+    figure, made = make_figure(3.4 * len(names), 1.1 + 0.32 * len(runs), len(names))
+    for at, (axes, name) in enumerate(zip(np.atleast_1d(made), names, strict=True)):
+        known = [(place, value_of(run.last, name)) for place, run in enumerate(runs) if name in run.last.summary]
+        known = [(place, value) for place, value in known if math.isfinite(value.value)]
+        values = [value.value for _, value in known]
+        axes.barh([p for p, _ in known], values, xerr=_bars([v for _, v in known]), color=COLOURS["retain"], height=0.6)
+        axes.set_yticks(range(len(runs)), [run.name for run in runs] if at == 0 else [""] * len(runs))
+        axes.set(ylim=(len(runs) - 0.5, -0.5))
+        way = better(name)
+        axes.set_title(f"{name}\n{'best near ' + way if way[:1].isdigit() else way + ' is better'}", fontsize=9)
+        axes.grid(visible=False, axis="y")
+        if way[:1].isdigit():
+            axes.axvline(float(way), color=COLOURS["forget"], linestyle=":", linewidth=1)
+    return figure
+
+
+def _bars(values: list[Value]) -> Floats | None:
+    ends = np.array([[max(v.value - v.low, 0.0), max(v.high - v.value, 0.0)] for v in values], dtype=float).T
+    return None if not np.isfinite(ends).any() else np.nan_to_num(ends)

@@ -1,0 +1,101 @@
+"""Figures of one run over its steps: what was lost, what was kept, and the loss that did it."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from unlearun.records import Evaluation, role_of
+from unlearun.report.figures import COLOURS, OTHERS, make_figure
+from unlearun.report.reported_run import Curve
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+STYLES = {"forget": COLOURS["forget"], "retain": COLOURS["retain"], "holdout": COLOURS["holdout"]}
+
+
+def steps_figure(evaluations: list[Evaluation]) -> Figure | None:
+    """Draw the probability of every set's answers over the steps; None where fewer than two evaluations have any.
+
+    Args:
+        evaluations: By step.
+    """
+    names = dict.fromkeys(name for one in evaluations for name in one.summary if name.endswith("/probability"))
+    curves = {name: _over(evaluations, name) for name in names}
+    curves = {name: (steps, values) for name, (steps, values) in curves.items() if len(steps) > 1}
+    if not curves:
+        return None
+    figure, axes = make_figure(5.4, 3.6)
+    others = iter(OTHERS * len(curves))
+    for name, (steps, values) in curves.items():
+        title = name.removesuffix("/probability")
+        colour = STYLES.get(title) or next(others)
+        dashed = "--" if role_of(title) == "utility" else "-"
+        axes.plot(steps, values, dashed, color=colour, label=title, marker="o", markersize=3)
+    axes.set(xlabel="step", ylabel="mean probability of a token", ylim=(-0.02, 1.02))
+    axes.legend(frameon=False, fontsize=8, ncols=2)
+    axes.set_title("How likely the answers are")
+    return figure
+
+
+def trade_off_figure(evaluations: list[Evaluation]) -> Figure | None:
+    """Draw the way of a run in the plane of what is forgotten and what is kept; None where there is no way to draw.
+
+    Where ``forget_quality`` and ``model_utility`` were measured at two steps alone, the probabilities of the forget and
+    retain answers, which every evaluation has, stand in.
+
+    Args:
+        evaluations: By step.
+    """
+    whole = _path(evaluations, "model_utility", "forget_quality")
+    cheap = _path(evaluations, "retain/probability", "forget/probability")
+    if len(whole) < 2 and len(cheap) < 2:
+        return None
+    figure, axes = make_figure(4.6, 3.8)
+    if len(whole) > 2 or len(cheap) < 2:
+        points = whole
+        axes.set(xlabel="model_utility", ylabel="forget_quality")
+    else:
+        points = [(step, kept, 1 - known) for step, kept, known in cheap]
+        axes.set(xlabel="retain/probability", ylabel="1 - forget/probability")
+    steps, kept, forgotten = zip(*points, strict=True)
+    axes.plot(kept, forgotten, color=COLOURS["holdout"], linewidth=1, zorder=1)
+    axes.scatter(kept, forgotten, color=COLOURS["retain"], s=18, zorder=2)
+    for place in dict.fromkeys((0, len(points) - 1)):
+        axes.annotate(
+            f"step {steps[place]}", (kept[place], forgotten[place]), (6, 6), textcoords="offset points", fontsize=8
+        )
+    axes.set(xlim=(-0.02, 1.08), ylim=(-0.02, 1.08))
+    axes.set_title("Kept, and forgotten: up and right is better")
+    return figure
+
+
+def losses_figure(losses: dict[str, Curve]) -> Figure | None:
+    """Draw the parts of the loss; None where there are none.
+
+    Args:
+        losses: Steps and values by name.
+    """
+    curves = {name: curve for name, curve in losses.items() if len(curve[0]) > 1 and name != "loss"}
+    curves = curves or {name: curve for name, curve in losses.items() if len(curve[0]) > 1}
+    if not curves:
+        return None
+    figure, made = make_figure(4.2 * len(curves), 3.2, len(curves))
+    panels = [made] if len(curves) == 1 else list(made)
+    others = iter(OTHERS * len(curves))
+    for axes, (name, (steps, values)) in zip(panels, curves.items(), strict=True):
+        title = name.removesuffix("_loss")
+        axes.plot(steps, values, color=STYLES.get(title) or next(others), linewidth=1.2)
+        axes.set(xlabel="step", title=name)
+    return figure
+
+
+def _over(evaluations: list[Evaluation], name: str) -> tuple[list[int], list[float]]:
+    known = [(one.step, one.summary[name]) for one in evaluations if math.isfinite(one.summary.get(name, math.nan))]
+    return [step for step, _ in known], [value for _, value in known]
+
+
+def _path(evaluations: list[Evaluation], x: str, y: str) -> list[tuple[int, float, float]]:
+    values = [(one.step, one.summary.get(x, math.nan), one.summary.get(y, math.nan)) for one in evaluations]
+    return [point for point in values if all(map(math.isfinite, point))]

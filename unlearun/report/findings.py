@@ -1,0 +1,131 @@
+"""What a reader must know before any number: what went wrong, and what makes the numbers mean less."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from unlearun.records import Evaluation, better, find, meaning
+from unlearun.report.reported_run import ReportedRun
+
+# Below this share of what it was before, what should be kept is lost: the guard's own floor.
+COLLAPSED = 0.3
+
+
+def findings(run: ReportedRun) -> list[str]:
+    """Say what is wrong with a run or its numbers.
+
+    Args:
+        run: The run.
+
+    Returns:
+        One sentence a finding, the worst first; none where nothing was found.
+    """
+    return [*_collapsed(run), *_over_unlearned(run.last), *_under_unlearned(run.last), *_doubts(run)]
+
+
+def findings_together(runs: list[ReportedRun]) -> list[str]:
+    """Say what keeps the numbers of several runs from being compared.
+
+    Args:
+        runs: At least two.
+
+    Returns:
+        One sentence a finding.
+    """
+    return [*_unlike(runs), *_other_parts(runs)]
+
+
+def _collapsed(run: ReportedRun) -> Iterator[str]:
+    if run.first is None or not run.comparable:
+        return
+    for name in ("model_utility", "retain/probability"):
+        before, after = (one.summary.get(name, math.nan) for one in (run.first, run.last))
+        if run.first.parts.get(name) == run.last.parts.get(name) and after < COLLAPSED * before:
+            yield (
+                f"Collapsed: {name} fell from {before:.3g} to {after:.3g}, under {COLLAPSED:.0%} of what it was. What "
+                "should be kept is lost, so a high forget_quality says nothing."
+            )
+            return
+
+
+def _over_unlearned(evaluation: Evaluation) -> Iterator[str]:
+    said = {
+        name: value
+        for name, value in evaluation.summary.items()
+        if meaning(name, value, evaluation.intervals.get(name)).startswith("over-unlearned")
+    }
+    if said:
+        values = ", ".join(f"{name} {value:.3g}" for name, value in said.items())
+        yield (
+            f"Over-unlearned: {values}. Forgotten rows look stranger to the model than rows that it never saw, which "
+            "tells an attacker what was forgotten; it is no success."
+        )
+
+
+def _under_unlearned(evaluation: Evaluation) -> Iterator[str]:
+    value = evaluation.summary.get("mia", math.nan)
+    if meaning("mia", value, evaluation.intervals.get("mia")) == "fully remembered":
+        yield (
+            f"Still remembered: mia is {value:.3g}. By its loss alone nearly every forgotten row can be told from rows "
+            "that the model never saw."
+        )
+
+
+def _doubts(run: ReportedRun) -> Iterator[str]:
+    sets: dict[str, Any] = run.last.fingerprint.get("sets") or {}
+    for name, found in sets.items():
+        if found.get("partial"):
+            yield f"{name}: only {found.get('rows')} rows were measured, for the run was cut short (limit_val_batches)."
+    if run.other_rows:
+        yield f"The start is not compared, for it was measured on other rows of {', '.join(run.other_rows)}."
+    both = _shared_rows(run.last)
+    if both:
+        yield f"{both} rows stand in both forget and retain, and pull both ways; remove them from one."
+    wanted = (run.config.get("data") or {}).get("retain_reference")
+    if wanted and not run.last.fingerprint.get("retain_reference"):
+        yield (
+            f"Reference mismatch: {wanted} is of other data or another model, so what is relative to a retain model "
+            "(ks_forget_quality, privleak, mia_reference) was left out."
+        )
+    broken = [name for name, value in run.last.summary.items() if math.isnan(value) and better(name)]
+    if broken:
+        yield f"No number: {', '.join(broken[:5])}{' and more' if len(broken) > 5 else ''}; some records hold none."
+
+
+def _shared_rows(evaluation: Evaluation) -> int:
+    forget, retain = (find(evaluation.examples, role) or {} for role in ("forget", "retain"))
+    rows = [
+        {(record.get("question"), record.get("answer")) for record in examples.values() if record.get("answer")}
+        for examples in (forget, retain)
+    ]
+    return len(rows[0] & rows[1])
+
+
+def _unlike(runs: list[ReportedRun]) -> Iterator[str]:
+    first = runs[0]
+    ours: dict[str, Any] = first.last.fingerprint.get("sets") or {}
+    for run in runs[1:]:
+        theirs: dict[str, Any] = run.last.fingerprint.get("sets") or {}
+        shared = [name for name in ours if name in theirs]
+        other = [name for name in shared if ours[name].get("digest") != theirs[name].get("digest")]
+        if other:
+            yield f"{run.name} was measured on other rows of {', '.join(other)} than {first.name}: not comparable."
+        missing = sorted(ours.keys() ^ theirs.keys())
+        if missing:
+            yield f"{run.name} and {first.name} were not measured on the same sets: one lacks {', '.join(missing)}."
+        for key, words in (("template", "in another way (template)"), ("tokenizer", "with another tokenizer")):
+            if first.last.fingerprint.get(key) != run.last.fingerprint.get(key):
+                yield f"{run.name} was asked {words} than {first.name}: do not compare their likelihoods."
+        references = [one.last.fingerprint.get("retain_reference") for one in (first, run)]
+        if None not in references and references[0] != references[1]:
+            yield f"{run.name} was compared with another retain model ({references[1]}) than {first.name}."
+
+
+def _other_parts(runs: list[ReportedRun]) -> Iterator[str]:
+    names = dict.fromkeys(name for run in runs for name in run.last.parts)
+    for name in names:
+        made_of = {frozenset(run.last.parts[name]) for run in runs if name in run.last.parts}
+        if len(made_of) > 1:
+            yield f"{name} is made of other parts in some runs: its values are no two values of one thing."

@@ -1,0 +1,100 @@
+"""A report as text, for an issue, a wiki or a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from unlearun.report.cells import plain_cell
+from unlearun.report.facts import config_differences, data_sets, facts, flat
+from unlearun.report.findings import findings, findings_together
+from unlearun.report.page import direction, example_sets, lead, run_rows
+from unlearun.report.reported_run import ReportedRun
+from unlearun.report.values import Line, Value, compared_names, lines, main_lines
+
+SHOWN_ROWS = 10
+
+
+def run_markdown(run: ReportedRun) -> str:
+    """Write the report of one run.
+
+    Args:
+        run: The run.
+    """
+    parts = [f"# {plain_cell(run.method)}: {plain_cell(run.name)}", plain_cell(lead(run)), _warnings(findings(run))]
+    parts += ["## Values", values_table(main_lines(lines(run)), run.comparable)]
+    parts += [
+        f"`{name}` is the harmonic mean of {', '.join(f'`{one}`' for one in made_of)}."
+        for name, made_of in run.last.parts.items()
+    ]
+    for found in example_sets(run):
+        header = ["prompt", "true answer", *(["before"] if run.comparable else []), "after"]
+        rows = [
+            [row.prompt, *("".join(piece.text for piece in part) for part in (row.answer, row.before, row.after))]
+            for row in found.rows[:SHOWN_ROWS]
+        ]
+        rows = rows if run.comparable else [[*row[:2], row[3]] for row in rows]
+        parts += [f"## Examples of {plain_cell(found.name)}", table(header, rows)]
+    parts += ["## How it was done", table(["", ""], facts(run))]
+    if sets := data_sets(run.last):
+        parts += [table(["set", "role", "rows", "source", "digest of its texts"], sets)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def comparison_markdown(runs: list[ReportedRun]) -> str:
+    """Write the report that compares several runs.
+
+    Args:
+        runs: At least two.
+    """
+    names = compared_names(runs)
+    rows = run_rows(runs, names)
+    found = [*findings_together(runs), *(f"{run.name}: {one}" for run in runs for one in findings(run))]
+    values = [[name, direction(name, runs), *(_cell(row.values[at]) for row in rows)] for at, name in enumerate(names)]
+    front = ", ".join(row.name for row in rows if row.front)
+    parts = [f"# {len(runs)} runs compared", _warnings(found), "## Values"]
+    parts += [table(["metric", "better", *(row.name for row in rows)], values)]
+    parts += [f"Beaten by no other in both forget_quality and model_utility: {plain_cell(front)}." if front else ""]
+    differences = config_differences([flat(run.config) for run in runs])
+    parts += ["## Differences of their configs"]
+    parts += [
+        table(["setting", *(run.name for run in runs)], [[name, *cells] for name, cells in differences])
+        if differences
+        else "There are none."
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def values_table(found: Sequence[Line], compared: bool) -> str:
+    """Write the values of a run as a table.
+
+    Args:
+        found: Its lines.
+        compared: Whether there are values before.
+    """
+    header = ["metric", *(["before"] if compared else []), "after", "better", "what it means"]
+    rows = [
+        [line.name, *([_cell(line.before)] if compared else []), _cell(line.after), line.direction, line.meaning]
+        for line in found
+    ]
+    return table(header, rows)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Write a table whose cells show their texts as they are.
+
+    Args:
+        header: One title a column.
+        rows: One text a column each.
+    """
+    lines_ = [f"| {' | '.join(map(plain_cell, header))} |", f"|{' --- |' * len(header)}"]
+    return "\n".join([*lines_, *(f"| {' | '.join(map(plain_cell, row))} |" for row in rows)])
+
+
+def _cell(value: Value | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value.text} ({value.interval})" if value.interval else value.text
+
+
+def _warnings(found: Sequence[str]) -> str:
+    return "\n".join(["## Read this first", "", *(f"- {plain_cell(one)}" for one in found)]) if found else ""

@@ -1,0 +1,92 @@
+"""The pictures of a page: each figure as SVG, with a sentence that says how to read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from unlearun.report.figures import histogram_figure, roc_figure
+from unlearun.report.figures_of_runs import bars_figures, pareto_figure
+from unlearun.report.figures_over_time import losses_figure, steps_figure, trade_off_figure
+from unlearun.report.reported_run import ReportedRun
+from unlearun.report.svg import svg
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+    from matplotlib.figure import Figure
+
+
+class Picture(NamedTuple):
+    """A picture of a page.
+
+    Attributes:
+        drawing: An ``<svg>`` element.
+        words: How to read it.
+    """
+
+    drawing: Markup
+    words: str
+
+
+def pictures_of_run(run: ReportedRun) -> list[Picture]:
+    """Draw what one run has done.
+
+    Args:
+        run: The run.
+    """
+    return list(_drawn(_of_run(run)))
+
+
+def pictures_of_runs(runs: list[ReportedRun]) -> list[Picture]:
+    """Draw several runs against one another.
+
+    Args:
+        runs: At least two.
+    """
+    found: list[tuple[str, Figure | None, str]] = [
+        (
+            "pareto",
+            pareto_figure(runs),
+            "Each run by what it has kept and what it has forgotten, with 95% intervals; the dashed line joins those "
+            "that no other beats in both.",
+        )
+    ]
+    for at, (names, figure) in enumerate(bars_figures(runs).items()):
+        found.append((f"bars-{at}", figure, f"{names} of every run, with 95% intervals where there are examples."))
+    return list(_drawn(found))
+
+
+def _of_run(run: ReportedRun) -> Iterator[tuple[str, Figure | None, str]]:
+    if run.trained:
+        yield (
+            "trade-off",
+            trade_off_figure(run.evaluations),
+            "Where the run went: up is forgotten, right is kept. A path that turns left has begun to cost what should "
+            "stay.",
+        )
+        yield (
+            "steps",
+            steps_figure(run.evaluations),
+            "Forget should fall to where holdout is, which the model never saw, and no lower; the others should stay.",
+        )
+    yield "losses", losses_figure(run.losses), "The parts of the loss at every step, each on its own scale."
+    yield (
+        "roc",
+        roc_figure(run.last),
+        "Can forgotten rows be told from rows that the model never saw? On the dotted diagonal they cannot; a curve "
+        "below it is over-unlearning.",
+    )
+    yield (
+        "scores",
+        histogram_figure(run.last),
+        "Left: forgotten and never seen rows should lie on one another. Right: at 0 right and wrong answers are "
+        "equally likely.",
+    )
+
+
+def _drawn(found: Iterator[tuple[str, Figure | None, str]] | list[tuple[str, Figure | None, str]]) -> Iterator[Picture]:
+    from markupsafe import Markup
+
+    for name, figure, words in found:
+        if figure is not None:
+            yield Picture(Markup(svg(figure, name, words)), words)

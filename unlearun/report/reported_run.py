@@ -1,0 +1,132 @@
+"""A run as its folder has it: config, evaluations, and the curves of its training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import yaml
+
+from unlearun.errors import UnlearunError
+from unlearun.records import Evaluation
+
+Curve: TypeAlias = "tuple[list[int], list[float]]"
+# Training logs at most so many points to a picture; more are thinned out evenly.
+POINTS = 2000
+LOSSES = "train/"
+
+
+@dataclass
+class ReportedRun:
+    """What a report tells of.
+
+    Attributes:
+        folder: The run folder.
+        name: What the report calls it.
+        config: All arguments of the run; empty where the folder has none that can be read.
+        evaluations: What was found, by step.
+    """
+
+    folder: Path
+    name: str
+    config: dict[str, Any]
+    evaluations: list[Evaluation] = field(repr=False)
+
+    @property
+    def first(self) -> Evaluation | None:
+        """What was found at step 0, if it was measured and is not all there is."""
+        start = self.evaluations[0]
+        return start if start.step == 0 and len(self.evaluations) > 1 else None
+
+    @property
+    def last(self) -> Evaluation:
+        """What was found last."""
+        return self.evaluations[-1]
+
+    @property
+    def method(self) -> str:
+        """The method's name."""
+        return str(self.last.fingerprint.get("method") or "a model")
+
+    @property
+    def trained(self) -> bool:
+        """Whether the run has trained."""
+        return self.last.step > 0 and self.first is not None
+
+    @property
+    def comparable(self) -> bool:
+        """Whether start and end were measured on the same rows."""
+        return self.first is not None and not self.other_rows
+
+    @property
+    def other_rows(self) -> list[str]:
+        """The sets that start and end both have, but with other rows."""
+        if self.first is None:
+            return []
+        before, after = self.first.fingerprint.get("sets") or {}, self.last.fingerprint.get("sets") or {}
+        return [name for name in after if name in before and before[name].get("digest") != after[name].get("digest")]
+
+    @cached_property
+    def losses(self) -> dict[str, Curve]:
+        """The parts of the loss by name, with the step of each value."""
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        board = EventAccumulator(str(self.folder), size_guidance={"scalars": POINTS, "images": 1, "tensors": 1})
+        try:
+            board.Reload()
+            tags = board.Tags()["scalars"]
+        except Exception:  # a broken event file costs a picture, not the report
+            return {}
+        curves = {}
+        for tag in tags:
+            if tag.startswith(LOSSES) and "loss" in tag:
+                values = board.Scalars(tag)
+                curves[tag.removeprefix(LOSSES)] = ([point.step for point in values], [point.value for point in values])
+        return curves
+
+
+def read_runs(folders: list[Path]) -> list[ReportedRun]:
+    """Read run folders.
+
+    Args:
+        folders: Each with an ``eval`` folder.
+
+    Returns:
+        The runs in the order given, named by what tells their paths apart.
+
+    Raises:
+        UnlearunError: A folder holds no run, or one stands there twice.
+    """
+    resolved = [folder.resolve() for folder in folders]
+    if twice := [str(folder) for folder, path in zip(folders, resolved, strict=True) if resolved.count(path) > 1]:
+        raise UnlearunError(f"{twice[0]} is named twice; name each run once")
+    return [_read(folder, name) for folder, name in zip(folders, short_names(resolved), strict=True)]
+
+
+def short_names(folders: list[Path]) -> list[str]:
+    """Name folders by the fewest last parts of their paths that tell all apart; by two at least.
+
+    >>> short_names([Path("/a/rmu/1"), Path("/a/npo/1")]), short_names([Path("/a/x/rmu/1"), Path("/a/y/rmu/1")])
+    (['rmu/1', 'npo/1'], ['x/rmu/1', 'y/rmu/1'])
+    """
+    most = max(len(folder.parts) for folder in folders)
+    for count in range(2, most + 1):
+        names = ["/".join(folder.parts[-count:]) for folder in folders]
+        if len({*names}) == len(names):
+            return names
+    return [str(folder) for folder in folders]
+
+
+def _read(folder: Path, name: str) -> ReportedRun:
+    files = sorted((folder / "eval").glob("step=*.json")) if folder.is_dir() else []
+    if not files:
+        found = "has no eval/step=N.json" if folder.is_dir() else "is no folder"
+        raise UnlearunError(f"{folder} {found}; expected a run folder, such as outputs/rmu/1")
+    evaluations = sorted((Evaluation.read(file) for file in files), key=lambda one: one.step)
+    try:
+        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        config = None
+    return ReportedRun(folder, name, config if isinstance(config, dict) else {}, evaluations)

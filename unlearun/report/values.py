@@ -1,0 +1,173 @@
+"""The values of runs as rows of a table: before, after, and what that means."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from unlearun.records import AGGREGATES, ROUGE_COLUMNS, Evaluation, better, meaning, number, role_of
+from unlearun.report.reported_run import ReportedRun
+
+# The rows of a run that a comparison begins with.
+MAIN = (
+    *("forget_quality", "model_utility", "ks_forget_quality", "privleak", "mia"),
+    *("forget/extraction_strength", "forget/exact_memorization", "forget/probability", "forget/rouge"),
+    *("retain/probability", "retain/rouge"),
+)
+DIRECTIONS = {"higher": "higher is better", "lower": "lower is better", "": "neither way is better"}
+COLUMNS = ("run", "step", "metric", "value", "low", "high", "better")
+
+
+class Value(NamedTuple):
+    """A value with its 95% interval.
+
+    Attributes:
+        value: The value; NaN where records hold no number.
+        low: The interval's lower end; NaN where there is none.
+        high: The upper end.
+    """
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+
+    @property
+    def text(self) -> str:
+        """The value as a table shows it."""
+        return number(self.value)
+
+    @property
+    def interval(self) -> str:
+        """The interval as a table shows it; empty where there is none."""
+        return "" if math.isnan(self.low) else f"{number(self.low)} to {number(self.high)}"
+
+
+class Line(NamedTuple):
+    """A metric of a run.
+
+    Attributes:
+        name: ``set/metric``, or an aggregate.
+        before: At step 0, where it can be compared.
+        after: At the end.
+        better: "higher", "lower", the value to come near, or nothing.
+        change: "better", "worse", "same", or nothing where there is no telling.
+        meaning: What the value after means, in a few words.
+    """
+
+    name: str
+    before: Value | None
+    after: Value
+    better: str
+    change: str
+    meaning: str
+
+    @property
+    def direction(self) -> str:
+        """Which way is better, in words."""
+        return DIRECTIONS.get(self.better, f"best near {self.better}")
+
+
+def lines(run: ReportedRun) -> list[Line]:
+    """Return every metric of a run, aggregates first, then the forget set.
+
+    Args:
+        run: The run.
+    """
+    start = run.first if run.comparable else None
+    found = []
+    for name in _ordered(run.last):
+        after = value_of(run.last, name)
+        parts = None if start is None else start.parts.get(name)
+        same_parts = parts is None or set(parts) == set(run.last.parts.get(name, parts))
+        before = value_of(start, name) if start is not None and name in start.summary and same_parts else None
+        known = None if math.isnan(after.low) else (after.low, after.high)
+        found.append(
+            Line(name, before, after, better(name), _change(name, before, after), meaning(name, after.value, known))
+        )
+    return found
+
+
+def main_lines(found: Iterable[Line]) -> list[Line]:
+    """Leave out ROUGE's details, where ``rouge`` stands for them.
+
+    Args:
+        found: Lines of a run.
+    """
+    found = list(found)
+    whole = {line.name.rpartition("/")[0] for line in found if line.name.rpartition("/")[2] == "rouge"}
+    return [
+        line
+        for line in found
+        if line.name.rpartition("/")[2] not in ROUGE_COLUMNS or line.name.rpartition("/")[0] not in whole
+    ]
+
+
+def value_of(evaluation: Evaluation, name: str) -> Value:
+    """Return a value of an evaluation with its interval.
+
+    Args:
+        evaluation: What was found.
+        name: A key of its summary.
+    """
+    return Value(evaluation.summary[name], *evaluation.intervals.get(name, ()))
+
+
+def compared_names(runs: list[ReportedRun]) -> list[str]:
+    """Return the metrics that any of several runs has, the main ones first.
+
+    Args:
+        runs: The runs.
+    """
+    every = dict.fromkeys(name for run in runs for name in _ordered(run.last))
+    return [*(name for name in MAIN if name in every), *(name for name in every if name not in MAIN)]
+
+
+def to_csv(runs: list[ReportedRun]) -> str:
+    """Write every value at the start and the end of some runs, a line each.
+
+    Args:
+        runs: The runs.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for run in runs:
+        for evaluation in [one for one in (run.first, run.last) if one is not None]:
+            for name in evaluation.summary:
+                value = value_of(evaluation, name)
+                cells = ["" if math.isnan(cell) else repr(float(cell)) for cell in value]
+                writer.writerow([_cell(run.name), evaluation.step, _cell(name), *cells, better(name)])
+    return text.getvalue()
+
+
+def _cell(text: str) -> str:
+    """Keep a spreadsheet from reading a name as a formula."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
+
+
+def _ordered(evaluation: Evaluation) -> list[str]:
+    ranks = {"forget": 1, "retain": 2, "utility": 3, "holdout": 4}
+
+    def rank(name: str) -> tuple[int, int]:
+        group, slash, _ = name.rpartition("/")
+        if not slash:
+            bare = name.removesuffix("_log10")
+            return 0, AGGREGATES.index(bare) if bare in AGGREGATES else len(AGGREGATES)
+        return ranks[role_of(group)], 0
+
+    return sorted(evaluation.summary, key=rank)
+
+
+def _change(name: str, before: Value | None, after: Value) -> str:
+    way = better(name)
+    if before is None or not way or math.isnan(before.value) or math.isnan(after.value):
+        return ""
+    if before.text == after.text:
+        return "same"
+    if way in ("higher", "lower"):
+        return "better" if (after.value > before.value) == (way == "higher") else "worse"
+    aim = float(way)
+    return "better" if abs(after.value - aim) < abs(before.value - aim) else "worse"

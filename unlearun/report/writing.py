@@ -1,0 +1,45 @@
+"""The files of a report, beside what they tell of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from unlearun.files import write_whole
+from unlearun.report.markdown import comparison_markdown, run_markdown
+from unlearun.report.page import comparison_page, run_page
+from unlearun.report.reported_run import read_runs
+from unlearun.report.values import to_csv
+
+NAME = "report"
+
+
+def write_report(folders: Sequence[Path], output: Path | None = None) -> Path:
+    """Write ``report.html``, ``report.md`` and ``report.csv``.
+
+    Args:
+        folders: One run folder, or several that are compared.
+        output: Where to; None: into the run folder, or for several into the folder that holds them all.
+
+    Returns:
+        The page.
+
+    Raises:
+        UnlearunError: A folder holds no run, or its records cannot be read.
+    """
+    runs = read_runs(list(folders))
+    where = output or (runs[0].folder if len(runs) == 1 else _shared(list(folders)))
+    if len(runs) == 1:
+        page, text = run_page(runs[0]), run_markdown(runs[0])
+    else:
+        page, text = comparison_page(runs), comparison_markdown(runs)
+    for suffix, content in (("md", text), ("csv", to_csv(runs)), ("html", page)):
+        write_whole(where / f"{NAME}.{suffix}", content)
+    return where / f"{NAME}.html"
+
+
+def _shared(folders: list[Path]) -> Path:
+    """Return the folder that holds all; where that is the root of the disk, where the user is."""
+    parents = [folder.resolve().parents for folder in folders]
+    shared = next(one for one in parents[0] if all(one in others for others in parents[1:]))
+    return shared if shared != Path(shared.anchor) else Path()
