@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -93,7 +94,7 @@ def flat(config: Mapping[str, Any], before: str = "") -> dict[str, str]:
         elif isinstance(value, Mapping) and value:
             found |= flat(value, f"{before}{key}.")
         else:
-            found[name] = str(value).rpartition(".")[2] if key == "class_path" else str(value)
+            found[name] = str(value).rpartition(".")[2] if key == "class_path" else _as_written(value)
     return found
 
 
@@ -112,6 +113,25 @@ def config_differences(configs: list[dict[str, str]]) -> list[tuple[str, list[st
     names = dict.fromkeys(name for config in configs for name in config)
     rows = [(name, [config.get(name, "\N{EN DASH}") for config in configs]) for name in names]
     return [(name, values) for name, values in rows if len({*values}) > 1 and name not in UNINTERESTING]
+
+
+def short_model(model: object) -> str:
+    """Name a model by the last two parts of its path.
+
+    Args:
+        model: A hub id or a path.
+
+    >>> short_model("/data/models/tiny"), short_model("gpt2")
+    ('models/tiny', 'gpt2')
+    """
+    return "/".join(str(model or "a model").rstrip("/").split("/")[-2:])
+
+
+def _as_written(value: object) -> str:
+    """Write a value as YAML has it."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return str(value)
 
 
 def _optimizer(config: Mapping[str, Any]) -> str | None:

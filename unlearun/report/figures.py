@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,9 +10,11 @@ from unlearun.records import ATTACKS, Evaluation, SetTable, find
 from unlearun.records.scores import Floats
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLOURS = {"forget": "#b2182b", "holdout": "#6d6d6d", "retain": "#2166ac"}
+INK = "#010203"  # of text and axes in a page, whose own it becomes
 OTHERS = ("#1b7837", "#e08214", "#762a83", "#35978f", "#a6611a", "#c51b7d")
 LABELS = {
     "mia": "loss",
@@ -62,42 +64,52 @@ def roc_figure(evaluation: Evaluation) -> Figure | None:
     return figure
 
 
-def histogram_figure(evaluation: Evaluation) -> Figure | None:
-    """Draw the loss of forget and holdout rows and the truth ratios of all sets; None without either.
+def likelihood_figure(evaluation: Evaluation) -> Figure | None:
+    """Draw how likely forget and holdout answers are, row by row; None where there are none.
 
     Args:
         evaluation: With records.
     """
     tables = {name: SetTable(name, rows) for name, rows in evaluation.examples.items()}
-    panels = [
-        ("mean log-probability of an answer, nats a token", _column(tables, ("forget", "holdout"), "mia")),
-        ("log10 of the truth ratio", _truth_ratios(tables)),
-    ]
-    panels = [(title, values) for title, values in panels if values]
-    if not panels:
+    values = _column(tables, ("forget", "holdout"), "mia")
+    return _histogram(values, "mean log-probability of an answer, nats a token", "Likelihood", evaluation.step)
+
+
+def truth_ratio_figure(evaluation: Evaluation) -> Figure | None:
+    """Draw the truth ratios of all sets; None where there are none.
+
+    Args:
+        evaluation: With records.
+    """
+    tables = {name: SetTable(name, rows) for name, rows in evaluation.examples.items()}
+    return _histogram(_truth_ratios(tables), "log10 of the truth ratio", "Truth ratios", evaluation.step)
+
+
+def _histogram(values: dict[str, Floats], words: str, title: str, step: int) -> Figure | None:
+    if not values:
         return None
-    figure, first = make_figure(4.8 * len(panels), 3.4, len(panels))
-    for axes, (title, values) in zip(np.atleast_1d(first), panels, strict=True):
-        every = np.concatenate(list(values.values()))
-        edges = np.linspace(every.min(), every.max() + 1e-9, 24)
-        for name, found in values.items():
-            axes.hist(found, edges, density=True, histtype="step", linewidth=1.6, label=name, color=COLOURS.get(name))
-        axes.set(xlabel=title, ylabel="density")
-        axes.legend(frameon=False, fontsize=8)
-    figure.suptitle(f"Scores of examples, step {evaluation.step}")
+    figure, axes = make_figure(4.8, 3.4)
+    every = np.concatenate(list(values.values()))
+    edges = np.linspace(every.min(), every.max() + 1e-9, 24)
+    others = iter(OTHERS * len(values))
+    for name, found in values.items():
+        colour = COLOURS.get(name) or next(others)
+        axes.hist(found, edges.tolist(), density=True, histtype="step", linewidth=1.6, label=name, color=colour)
+    axes.set(xlabel=words, ylabel="density")
+    axes.set_title(f"{title} of examples, step {step}")
+    axes.legend(frameon=False, fontsize=8)
     return figure
 
 
-def make_figure(width: float, height: float, panels: int = 1) -> tuple[Figure, Any]:
+def make_figure(width: float, height: float) -> tuple[Figure, Axes]:
     """Make an empty figure.
 
     Args:
         width: In inches.
         height: In inches.
-        panels: How many axes it has, side by side.
 
     Returns:
-        The figure, and its axes; with several panels an array of these.
+        The figure, and its axes.
     """
     # Not by pyplot, which keeps every figure and may ask for a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -105,12 +117,11 @@ def make_figure(width: float, height: float, panels: int = 1) -> tuple[Figure, A
 
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    made = figure.subplots(1, panels)
-    for axes in np.atleast_1d(made):
-        axes.set_prop_cycle(color=OTHERS)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25, linewidth=0.6)
-    return figure, made
+    axes = figure.subplots()
+    axes.set_prop_cycle(color=OTHERS)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25, linewidth=0.6)
+    return figure, axes
 
 
 def _attacked(evaluation: Evaluation) -> dict[str, tuple[Floats, Floats]]:

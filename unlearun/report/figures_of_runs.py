@@ -10,15 +10,14 @@ import numpy as np
 
 from unlearun.records import better
 from unlearun.records.scores import Floats
-from unlearun.report.figures import COLOURS, make_figure
+from unlearun.report.figures import COLOURS, INK, make_figure
 from unlearun.report.reported_run import ReportedRun
-from unlearun.report.values import MAIN, Value, value_of
+from unlearun.report.values import DIRECTIONS, MAIN, Value, value_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 X, Y = "model_utility", "forget_quality"
-PANELS = 3
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -71,33 +70,34 @@ def pareto_figure(runs: list[ReportedRun]) -> Figure | None:
 
 
 def bars_figures(runs: list[ReportedRun]) -> dict[str, Figure]:
-    """Draw the main metrics of all runs as bars with their intervals, a few metrics a figure.
+    """Draw the main metrics of all runs as bars with their intervals.
 
     Args:
         runs: The runs.
 
     Returns:
-        Figures by what they show.
+        Figures by metric, of those that more than one run has.
     """
     names = [name for name in MAIN if sum(name in run.last.summary for run in runs) > 1]
-    groups = [names[start : start + PANELS] for start in range(0, len(names), PANELS)]
-    return {", ".join(group): _bars_figure(group, runs) for group in groups}
+    return {name: _bars_figure(name, runs) for name in names}
 
 
-def _bars_figure(names: list[str], runs: list[ReportedRun]) -> Figure:
-    figure, made = make_figure(3.4 * len(names), 1.1 + 0.32 * len(runs), len(names))
-    for at, (axes, name) in enumerate(zip(np.atleast_1d(made), names, strict=True)):
-        known = [(place, value_of(run.last, name)) for place, run in enumerate(runs) if name in run.last.summary]
-        known = [(place, value) for place, value in known if math.isfinite(value.value)]
-        values = [value.value for _, value in known]
-        axes.barh([p for p, _ in known], values, xerr=_bars([v for _, v in known]), color=COLOURS["retain"], height=0.6)
-        axes.set_yticks(range(len(runs)), [run.name for run in runs] if at == 0 else [""] * len(runs))
-        axes.set(ylim=(len(runs) - 0.5, -0.5))
-        way = better(name)
-        axes.set_title(f"{name}\n{'best near ' + way if way[:1].isdigit() else way + ' is better'}", fontsize=9)
-        axes.grid(visible=False, axis="y")
-        if way[:1].isdigit():
-            axes.axvline(float(way), color=COLOURS["forget"], linestyle=":", linewidth=1)
+def _bars_figure(name: str, runs: list[ReportedRun]) -> Figure:
+    figure, axes = make_figure(4.8, 0.9 + 0.3 * len(runs))
+    known = [(place, value_of(run.last, name)) for place, run in enumerate(runs) if name in run.last.summary]
+    known = [(place, value) for place, value in known if math.isfinite(value.value)]
+    places, values = [place for place, _ in known], [value for _, value in known]
+    ends = {"ecolor": INK, "elinewidth": 1}
+    axes.barh(
+        places, [value.value for value in values], 0.6, xerr=_bars(values), color=COLOURS["retain"], error_kw=ends
+    )
+    axes.set_yticks(range(len(runs)), [run.name for run in runs])
+    axes.set(ylim=(len(runs) - 0.5, -0.5))
+    axes.grid(visible=False, axis="y")
+    way = better(name)
+    axes.set_title(f"{name}: {DIRECTIONS.get(way, f'best near {way}')}", fontsize=10)
+    if way not in DIRECTIONS:
+        axes.axvline(float(way), color=COLOURS["forget"], linestyle=":", linewidth=1)
     return figure
 
 

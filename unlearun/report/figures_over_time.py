@@ -71,23 +71,26 @@ def trade_off_figure(evaluations: list[Evaluation]) -> Figure | None:
     return figure
 
 
-def losses_figure(losses: dict[str, Curve]) -> Figure | None:
-    """Draw the parts of the loss; None where there are none.
+def loss_figures(losses: dict[str, Curve]) -> dict[str, Figure]:
+    """Draw each part of the loss on a scale of its own.
 
     Args:
         losses: Steps and values by name.
+
+    Returns:
+        Figures by name; the sum is left out where its parts are there.
     """
-    curves = {name: curve for name, curve in losses.items() if len(curve[0]) > 1 and name != "loss"}
-    curves = curves or {name: curve for name, curve in losses.items() if len(curve[0]) > 1}
-    if not curves:
-        return None
-    figure, made = make_figure(4.2 * len(curves), 3.2, len(curves))
-    panels = [made] if len(curves) == 1 else list(made)
-    others = iter(OTHERS * len(curves))
-    for axes, (name, (steps, values)) in zip(panels, curves.items(), strict=True):
-        title = name.removesuffix("_loss")
-        axes.plot(steps, values, color=STYLES.get(title) or next(others), linewidth=1.2)
-        axes.set(xlabel="step", title=name)
+    curves = {name: curve for name, curve in losses.items() if len(curve[0]) > 1}
+    parts = {name: curve for name, curve in curves.items() if name != "loss"} or curves
+    others = iter(OTHERS * (len(parts) + 1))
+    return {name: _loss_figure(name, curve, next(others)) for name, curve in parts.items()}
+
+
+def _loss_figure(name: str, curve: Curve, colour: str) -> Figure:
+    figure, axes = make_figure(4.8, 3.0)
+    axes.plot(*curve, color=STYLES.get(name.removesuffix("_loss"), colour), linewidth=1.2)
+    axes.set(xlabel="step")
+    axes.set_title(name)
     return figure
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import yaml
 
 from unlearun.records import role_of
-from unlearun.report.facts import config_differences, data_sets, facts, flat
+from unlearun.report.facts import config_differences, data_sets, facts, flat, short_model
 from unlearun.report.figures_of_runs import X, Y, pareto_front
 from unlearun.report.findings import findings, findings_together
 from unlearun.report.marking import Piece, mark_shared
@@ -21,6 +22,7 @@ from unlearun.report.values import Line, Value, compared_names, lines, main_line
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 TEMPLATES = Path(__file__).with_name("templates")
 HEADLINE = ("forget_quality", "model_utility", "forget/extraction_strength", "mia", "ks_forget_quality", "privleak")
@@ -97,12 +99,12 @@ def run_page(run: ReportedRun) -> str:
     """
     found = lines(run)
     sets = example_sets(run)
-    parts = [("warnings", "Warnings"), ("outcome", "Outcome"), ("values", "Values"), ("pictures", "Pictures")]
+    parts = [("warnings", "Warnings"), ("outcome", "Outcome"), ("pictures", "Pictures"), ("values", "Values")]
     parts += [("examples", "Examples")] if sets else []
     by_name = {line.name: line for line in found}
     return _render(
         "run.html",
-        title=f"{run.method} on {_short(run.last.fingerprint.get('model'))}" if run.trained else _measured(run),
+        title=f"{run.method} on {short_model(run.last.fingerprint.get('model'))}" if run.trained else _measured(run),
         lead=lead(run),
         parts=[*parts, ("how", "How it was done")],
         footer=f"Run folder {run.name}. Values, one a line: report.csv; as text: report.md.",
@@ -207,12 +209,7 @@ def lead(run: ReportedRun) -> str:
 
 
 def _measured(run: ReportedRun) -> str:
-    return f"{_short(run.last.fingerprint.get('model'))}, measured"
-
-
-def _short(model: object) -> str:
-    """Name a model by the last two parts of its path."""
-    return "/".join(str(model or "a model").rstrip("/").split("/")[-2:])
+    return f"{short_model(run.last.fingerprint.get('model'))}, measured"
 
 
 def _row(record: dict[str, Any], earlier: dict[str, Any]) -> Row:
@@ -242,6 +239,20 @@ def _render(template: str, **values: object) -> str:
 def _environment() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    return Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=False
-    )
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
+    environment.filters["breakable"] = breakable
+    return environment
+
+
+def breakable(name: str) -> Markup:
+    """Let a long name break behind its slashes, dots and underscores.
+
+    Args:
+        name: Of a metric or a setting.
+
+    >>> breakable("forget/<b>")
+    Markup('forget/<wbr>&lt;b&gt;')
+    """
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"([/._])(?=\w|&)", r"\1<wbr>", str(escape(name))))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from unlearun.report.figures import histogram_figure, roc_figure
+from unlearun.report.figures import likelihood_figure, roc_figure, truth_ratio_figure
 from unlearun.report.figures_of_runs import bars_figures, pareto_figure
-from unlearun.report.figures_over_time import losses_figure, steps_figure, trade_off_figure
+from unlearun.report.figures_over_time import loss_figures, steps_figure, trade_off_figure
 from unlearun.report.reported_run import ReportedRun
 from unlearun.report.svg import svg
 
@@ -51,8 +51,8 @@ def pictures_of_runs(runs: list[ReportedRun]) -> list[Picture]:
             "that no other beats in both.",
         )
     ]
-    for at, (names, figure) in enumerate(bars_figures(runs).items()):
-        found.append((f"bars-{at}", figure, f"{names} of every run, with 95% intervals where there are examples."))
+    for at, (name, figure) in enumerate(bars_figures(runs).items()):
+        found.append((f"bars-{at}", figure, f"{name} of every run, with 95% intervals where there are examples."))
     return list(_drawn(found))
 
 
@@ -69,7 +69,8 @@ def _of_run(run: ReportedRun) -> Iterator[tuple[str, Figure | None, str]]:
             steps_figure(run.evaluations),
             "Forget should fall to where holdout is, which the model never saw, and no lower; the others should stay.",
         )
-    yield "losses", losses_figure(run.losses), "The parts of the loss at every step, each on its own scale."
+    for at, (name, figure) in enumerate(loss_figures(run.losses).items()):
+        yield f"loss-{at}", figure, f"{name} at every step."
     yield (
         "roc",
         roc_figure(run.last),
@@ -77,10 +78,14 @@ def _of_run(run: ReportedRun) -> Iterator[tuple[str, Figure | None, str]]:
         "below it is over-unlearning.",
     )
     yield (
-        "scores",
-        histogram_figure(run.last),
-        "Left: forgotten and never seen rows should lie on one another. Right: at 0 right and wrong answers are "
-        "equally likely.",
+        "likelihood",
+        likelihood_figure(run.last),
+        "How likely each answer is: forgotten rows should lie on those that the model never saw.",
+    )
+    yield (
+        "truth-ratio",
+        truth_ratio_figure(run.last),
+        "At 0 an example's right and wrong answers are equally likely; to the left the right one is preferred.",
     )
 
 

@@ -7,15 +7,15 @@ import re
 from html import escape
 from typing import TYPE_CHECKING
 
-from unlearun.report.figures import COLOURS, OTHERS
+from unlearun.report.figures import COLOURS, INK, OTHERS
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # What matplotlib draws in these stands in the page's variables of the same purpose.
-_INK = "#010203"
 _VARIABLES = {
-    _INK: "currentColor",
+    INK: "currentColor",
     **{colour: f"var(--{name})" for name, colour in COLOURS.items()},
     **{colour: f"var(--other-{at})" for at, colour in enumerate(OTHERS, start=1)},
 }
@@ -33,8 +33,6 @@ def svg(figure: Figure, name: str, words: str) -> str:
 
     for axes in figure.axes:
         _in_ink(axes)
-    if figure.get_suptitle():
-        figure.texts[0].set_color(_INK)
     text = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "savefig.facecolor": "none"}):
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None})
@@ -45,8 +43,7 @@ def svg(figure: Figure, name: str, words: str) -> str:
         drawn = drawn.replace(colour, variable)
     drawn = re.sub(r'\bid="', f'id="{name}-', drawn)
     drawn = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", drawn)
-    # Whatever fonts the page has: matplotlib's own may not be there.
-    drawn = re.sub(r"font: ([^;\"]*?px) [^;\"]*", r"font: \1 system-ui, sans-serif", drawn)
+    drawn = re.sub(r"; font-family: [^;\"]*", "", drawn)  # the page's: matplotlib's own may not be there
     opening, _, rest = drawn.partition(">")
     width = re.search(r'width="([\d.]+)pt"', opening)
     opening = re.sub(r' (?:width|height)="[\d.]+pt"', "", opening)  # it is as wide as there is room
@@ -55,19 +52,15 @@ def svg(figure: Figure, name: str, words: str) -> str:
     return f"{opening}>{rest}"
 
 
-def _in_ink(axes: object) -> None:
-    from matplotlib.axes import Axes
-
-    if not isinstance(axes, Axes):
-        return
-    axes.tick_params(colors=_INK)
+def _in_ink(axes: Axes) -> None:
+    axes.tick_params(colors=INK)
     for spine in axes.spines.values():
-        spine.set_color(_INK)
+        spine.set_color(INK)
     ticks = [*axes.get_xticklabels(), *axes.get_yticklabels()]
     for text in [axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts, *ticks]:
-        text.set_color(_INK)
+        text.set_color(INK)
     legend = axes.get_legend()
     for text in legend.get_texts() if legend is not None else []:
-        text.set_color(_INK)
+        text.set_color(INK)
     for line in [*axes.get_xgridlines(), *axes.get_ygridlines()]:
-        line.set_color(_INK)
+        line.set_color(INK)

@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from unlearun.records import Evaluation
 from unlearun.report.cells import plain_cell
-from unlearun.report.figures import histogram_figure, roc_figure
+from unlearun.report.figures import likelihood_figure, roc_figure, truth_ratio_figure
 
 SHOWN_ROWS = 20
 
@@ -28,7 +28,11 @@ def log_evaluation(loggers: Sequence[Logger], evaluation: Evaluation) -> None:
         if table := answers_table(examples):
             for board in boards:
                 board.add_text(f"answers/{name}", table, evaluation.step)
-    figures = {"membership": roc_figure(evaluation), "scores": histogram_figure(evaluation)}
+    figures = {
+        "membership": roc_figure(evaluation),
+        "likelihood": likelihood_figure(evaluation),
+        "truth_ratio": truth_ratio_figure(evaluation),
+    }
     for name, figure in figures.items():
         for board in boards if figure is not None else []:
             board.add_figure(name, figure, evaluation.step)

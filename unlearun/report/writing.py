@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unlearun.files import write_whole
+from unlearun.report.card import write_card
 from unlearun.report.markdown import comparison_markdown, run_markdown
 from unlearun.report.page import comparison_page, run_page
 from unlearun.report.reported_run import read_runs
@@ -15,7 +16,7 @@ NAME = "report"
 
 
 def write_report(folders: Sequence[Path], output: Path | None = None) -> Path:
-    """Write ``report.html``, ``report.md`` and ``report.csv``.
+    """Write ``report.html``, ``report.md`` and ``report.csv``, and for one run the card of the model that it left.
 
     Args:
         folders: One run folder, or several that are compared.
@@ -31,6 +32,8 @@ def write_report(folders: Sequence[Path], output: Path | None = None) -> Path:
     where = output or (runs[0].folder if len(runs) == 1 else _shared(list(folders)))
     if len(runs) == 1:
         page, text = run_page(runs[0]), run_markdown(runs[0])
+        if runs[0].trained and (runs[0].folder / "model").is_dir():
+            write_card(runs[0], runs[0].folder / "model")
     else:
         page, text = comparison_page(runs), comparison_markdown(runs)
     for suffix, content in (("md", text), ("csv", to_csv(runs)), ("html", page)):

@@ -18,12 +18,15 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from unlearun.data import UnlearningDataModule
 from unlearun.methods import UnlearningMethod
 from unlearun.records.results import Results
+from unlearun.report import write_report
 from unlearun.runs.checkpoint import RunCheckpoint
 from unlearun.runs.guard import DivergenceGuard
 from unlearun.runs.recorder import RunRecorder
 from unlearun.runs.run_folder import RunFolder, RunLogger
 from unlearun.runs.same_run import check_method
 from unlearun.runs.settings import check_settings
+
+log = logging.getLogger(__name__)
 
 # What the Trainer gets unless the user says otherwise, through either door.
 TRAINER_DEFAULTS: dict[str, Any] = {"max_epochs": 5, "log_every_n_steps": 1}
@@ -89,7 +92,7 @@ def finish(trainer: Trainer, method: UnlearningMethod, data: UnlearningDataModul
     if last is None or last.step < trainer.global_step or not method.evaluated_fully:
         trainer.validate(method, datamodule=data, verbose=False)
     recorder.close()
-    show(trainer, recorder.summary())
+    show(trainer, recorder.summary(), _report(trainer, recorder))
 
 
 def show_evaluation(trainer: Trainer, method: UnlearningMethod) -> None:
@@ -98,11 +101,35 @@ def show_evaluation(trainer: Trainer, method: UnlearningMethod) -> None:
         show(trainer, str(Results.of(method.evaluation)))
 
 
-def show(trainer: Trainer, text: str) -> None:
-    """Print a result and where the run folder is, on rank 0."""
+def _report(trainer: Trainer, recorder: RunRecorder) -> str:
+    """Write the report of a run, on rank 0, and say where; a run whose report fails has not failed."""
+    if recorder.folder is None or not trainer.is_global_zero:
+        return ""
+    for logger in trainer.loggers:
+        logger.save()  # what its curves are made of may not be on the disk yet
+    try:
+        page = write_report([recorder.folder])
+    except Exception as error:  # hours of work are safe in the folder by now
+        log.warning(
+            "the report could not be written (%s: %s); try again with unlearun report %s",
+            *(type(error).__name__, error, recorder.folder),
+        )
+        return ""
+    return f"\nreport: {page}"
+
+
+def show(trainer: Trainer, text: str, further: str = "") -> None:
+    """Print a result and where the run folder is, on rank 0.
+
+    Args:
+        trainer: Has the recorder.
+        text: The result.
+        further: What is said at the end.
+    """
     recorder = find_recorder(trainer)
     if trainer.is_global_zero:
         where = f"\n\nrun folder: {recorder.folder}" if recorder is not None and recorder.folder is not None else ""
+        where += further
         sys.stdout.write(f"\n{text}{where}\n")
         sys.stdout.flush()
 

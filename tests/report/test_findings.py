@@ -1,0 +1,89 @@
+"""What a report says first."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from report_runs import bad_run, evaluation, good_run, make_run
+
+from unlearun.report.findings import findings, findings_together
+from unlearun.report.reported_run import read_runs
+
+
+def of(*evaluations, folder, **config):
+    return findings(read_runs([make_run(folder / "npo" / "1", *evaluations, losses=False, **config)])[0])
+
+
+def test_of_a_good_run_nothing_is_said(tmp_path):
+    assert findings(read_runs([good_run(tmp_path / "npo" / "1")])[0]) == []
+
+
+def test_a_collapse_comes_first_and_over_unlearning_is_no_success(tmp_path):
+    """Retain fell from about 0.95 to 0.05; forget rows, at 0.02 a token, look stranger than the holdout's 0.1."""
+    found = findings(read_runs([bad_run(tmp_path / "npo" / "1")])[0])
+    assert found[0].startswith("Collapsed: model_utility fell from")
+    assert found[1].startswith("Over-unlearned: mia 0")
+    assert "it is no success" in found[1]
+
+
+def test_what_is_still_remembered_is_said(tmp_path):
+    (found,) = of(evaluation(0, 0.95, 0.95), evaluation(5, 0.9, 0.95), folder=tmp_path)
+    assert found.startswith("Still remembered: mia is 1.")
+
+
+def test_other_rows_at_the_start_are_said_and_nothing_is_compared(tmp_path):
+    start, end = evaluation(0, 0.95, 0.95), evaluation(5, 0.11, 0.05)
+    start.fingerprint["sets"]["retain"]["digest"] = "another"
+    found = of(start, end, folder=tmp_path)
+    assert found == ["The start is not compared, for it was measured on other rows of retain."]
+
+
+def test_rows_in_both_sets_and_cut_short_sets_are_said(tmp_path):
+    start, end = evaluation(0, 0.95, 0.95), evaluation(5, 0.11, 0.9)
+    for one in (start, end):
+        for key in ("0", "1"):
+            one.examples["retain"][key]["question"] = one.examples["forget"][key]["question"]
+            one.examples["retain"][key]["answer"] = one.examples["forget"][key]["answer"]
+        one.fingerprint["sets"]["holdout"]["partial"] = True
+    cut, both = of(start, end, folder=tmp_path)
+    assert cut == "holdout: only 30 rows were measured, for the run was cut short (limit_val_batches)."
+    assert both.startswith("2 rows stand in both forget and retain")
+
+
+def test_a_reference_that_was_left_out_is_said(tmp_path):
+    folder = good_run(tmp_path / "npo" / "1")
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text + "data:\n  retain_reference: gold/1\n")
+    (found,) = findings(read_runs([folder])[0])
+    assert found.startswith("Reference mismatch: gold/1 is of other data or another model")
+    last = evaluation(20, 0.12, 0.9, retain_reference="gold/1")
+    last.write(folder / "eval" / "step=20.json")
+    assert findings(read_runs([folder])[0]) == []
+
+
+def test_what_is_no_number_is_said(tmp_path):
+    end = evaluation(5, 0.11, 0.9)
+    end.summary["forget/rouge"] = math.nan
+    (found,) = of(evaluation(0, 0.95, 0.95), end, folder=tmp_path)
+    assert found == "No number: forget/rouge; some records hold none."
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda e: e.fingerprint["sets"]["retain"].update(digest="x"), "was measured on other rows of retain than a/1"),
+        (lambda e: e.fingerprint["sets"].pop("holdout"), "were not measured on the same sets: one lacks holdout"),
+        (lambda e: e.fingerprint.update(template={"prompt": "x"}), "was asked in another way"),
+        (lambda e: e.fingerprint.update(tokenizer="x"), "was asked with another tokenizer"),
+        (lambda e: e.parts["model_utility"].pop(), "model_utility is made of other parts in some runs"),
+    ],
+)
+def test_what_keeps_runs_from_being_compared_is_said(change, said, tmp_path):
+    first, second = good_run(tmp_path / "a" / "1"), tmp_path / "b" / "1"
+    start, end = evaluation(0, 0.95, 0.95), evaluation(20, 0.12, 0.9)
+    assert findings_together(read_runs([first, make_run(second, start, end)])) == []
+    change(end)
+    end.write(second / "eval" / "step=20.json")
+    (found,) = findings_together(read_runs([first, second]))
+    assert said in found

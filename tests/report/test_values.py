@@ -1,0 +1,90 @@
+"""Values of runs, as rows of tables."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+
+import pytest
+from report_runs import evaluation, good_run, make_run
+
+from unlearun.report.reported_run import read_runs
+from unlearun.report.values import COLUMNS, Value, compared_names, lines, main_lines, to_csv
+
+
+@pytest.fixture
+def run(tmp_path):
+    return read_runs([good_run(tmp_path / "npo" / "1")])[0]
+
+
+def test_a_line_has_both_values_their_direction_and_what_changed(run):
+    found = {line.name: line for line in lines(run)}
+    assert set(found) == set(run.last.summary)
+    forget = found["forget/probability"]
+    assert forget.before is not None
+    assert (forget.before.value, forget.after.value) == (
+        run.first.summary["forget/probability"],
+        run.last.summary["forget/probability"],
+    )
+    assert (forget.after.low, forget.after.high) == run.last.intervals["forget/probability"]
+    assert (forget.direction, forget.change) == ("lower is better", "better")
+    assert (found["retain/probability"].direction, found["retain/probability"].change) == ("higher is better", "worse")
+    assert (found["mia"].direction, found["mia"].change) == ("best near 0.5", "better")
+    assert found["holdout/probability"].change == ""
+    assert found["holdout/probability"].direction == "neither way is better"
+
+
+def test_aggregates_come_first_then_the_forget_set(run):
+    names = [line.name for line in lines(run)]
+    assert "/" not in names[0]
+    firsts = [
+        next(i for i, name in enumerate(names) if name.startswith(f"{s}/")) for s in ("forget", "retain", "holdout")
+    ]
+    assert firsts == sorted(firsts)
+
+
+def test_an_aggregate_of_other_parts_is_not_compared(tmp_path):
+    start, end = evaluation(0, 0.9, 0.9), evaluation(5, 0.2, 0.8)
+    start.parts["model_utility"] = ["retain/probability"]
+    (run,) = read_runs([make_run(tmp_path / "npo" / "1", start, end, losses=False)])
+    found = {line.name: line for line in lines(run)}
+    assert found["model_utility"].before is None
+    assert found["model_utility"].change == ""
+    assert found["forget_quality"].before is not None
+
+
+def test_rouge_stands_for_its_details(run):
+    names = [line.name for line in lines(run)]
+    assert "forget/rougeL_recall" in names
+    shown = [line.name for line in main_lines(lines(run))]
+    assert "forget/rouge" in shown
+    assert "forget/rougeL_recall" not in shown
+
+
+def test_the_csv_has_every_value_with_all_digits(run):
+    rows = list(csv.DictReader(io.StringIO(to_csv([run]))))
+    assert tuple(rows[0]) == COLUMNS
+    for step, found in ((0, run.first), (20, run.last)):
+        values = {row["metric"]: row for row in rows if row["step"] == str(step)}
+        assert set(values) == set(found.summary)
+        for name, value in found.summary.items():
+            assert float(values[name]["value"] or "nan") == pytest.approx(value, rel=0, abs=0, nan_ok=True)
+            ends = found.intervals.get(name)
+            assert values[name]["low"] == ("" if ends is None or math.isnan(ends[0]) else repr(ends[0]))
+
+
+@pytest.mark.parametrize("name", ["=cmd", "+1", "-1", "@a"])
+def test_no_name_becomes_a_formula(name, run):
+    run.name = name
+    assert to_csv([run]).splitlines()[1].startswith(f"'{name},")
+
+
+def test_a_comparison_begins_with_the_main_metrics(run):
+    names = compared_names([run])
+    assert names[:2] == ["forget_quality", "model_utility"]
+    assert set(names) == set(run.last.summary)
+
+
+def test_a_value_without_an_interval_has_none():
+    assert (Value(0.5).text, Value(0.5).interval, Value(0.5, 0.25, 0.75).interval) == ("0.500", "", "0.250 to 0.750")

@@ -1,0 +1,121 @@
+"""The files of a report, and what stands in those that are no page."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+import yaml
+from report_runs import bad_run, evaluation, good_run, make_run
+
+from unlearun.__main__ import main
+from unlearun.report.card import card
+from unlearun.report.markdown import comparison_markdown, run_markdown
+from unlearun.report.reported_run import read_runs
+from unlearun.report.writing import write_report
+
+
+def names(folder):
+    return sorted(file.name for file in folder.glob("report.*"))
+
+
+def test_the_report_of_a_run_stands_in_its_folder(tmp_path, capsys):
+    folder = good_run(tmp_path / "npo" / "1")
+    assert main(["report", str(folder)]) == 0
+    assert capsys.readouterr().out == f"{folder / 'report.html'}\n"
+    assert names(folder) == ["report.csv", "report.html", "report.md"]
+
+
+def test_that_of_several_stands_where_all_of_them_are(tmp_path):
+    folders = [good_run(tmp_path / "outputs" / "npo" / "1"), bad_run(tmp_path / "outputs" / "rmu" / "1")]
+    assert write_report(folders) == tmp_path / "outputs" / "report.html"
+    with (tmp_path / "outputs" / "report.csv").open() as file:
+        assert {row["run"] for row in csv.DictReader(file)} == {"npo/1", "rmu/1"}
+
+
+def test_it_goes_where_it_is_told(tmp_path):
+    folder = good_run(tmp_path / "npo" / "1")
+    assert write_report([folder], tmp_path / "elsewhere") == tmp_path / "elsewhere" / "report.html"
+    assert names(folder) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nowhere"], "nowhere is no folder; expected a run folder"),
+        ([], "the following arguments are required: RUN"),
+        (["--html"], "required: RUN"),
+    ],
+)
+def test_mistakes_are_said_in_a_line(arguments, said, capsys):
+    assert main(["report", *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+def test_broken_records_are_said(tmp_path, capsys):
+    folder = good_run(tmp_path / "npo" / "1")
+    (folder / "eval" / "step=20.json").write_text('{"summary": {}')
+    assert main(["report", str(folder)]) == 2
+    assert "step=20.json is no JSON" in capsys.readouterr().err
+    assert names(folder) == []
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split(" | ")]
+
+
+def test_the_text_has_the_values_and_the_examples(tmp_path):
+    (run,) = read_runs([good_run(tmp_path / "npo" / "1")])
+    text = run_markdown(run)
+    line = next(line for line in text.splitlines() if line.startswith("| forget/probability"))
+    assert cells(line)[1].startswith(f"{run.first.summary['forget/probability']:.3f} (")
+    assert cells(line)[2].startswith(f"{run.last.summary['forget/probability']:.3f} (")
+    assert "| Where was author 0 born? | Author 0 was born in town 0. | Author 0 was born in town 0. |" in text
+    assert "## Read this first" not in text
+    assert "digest-of-forget" in text
+
+
+def test_the_text_of_several_has_a_column_a_run(tmp_path):
+    runs = read_runs([good_run(tmp_path / "npo" / "1"), bad_run(tmp_path / "npo" / "2", alpha=2.0)])
+    text = comparison_markdown(runs)
+    assert "- npo/2: Collapsed" in text
+    line = next(line for line in text.splitlines() if line.startswith("| model\\_utility"))
+    assert [cell.split()[0] for cell in cells(line)[2:]] == [f"{run.last.summary['model_utility']:.3f}" for run in runs]
+    assert "| model.alpha | \u2013 | 2.0 |" in text
+
+
+def test_the_card_has_the_hubs_front_matter_and_no_path_of_this_disk(tmp_path):
+    end = evaluation(20, 0.12, 0.9, retain_reference="/home/me/gold/1")
+    end.fingerprint["sets"]["forget"]["source"] = {"path": "/home/me/secret/forget.json", "split": "a"}
+    end.fingerprint["sets"]["retain"]["source"] = {"path": "org/data", "split": "train"}
+    (run,) = read_runs([make_run(tmp_path / "npo" / "1", evaluation(0, 0.95, 0.95), end)])
+    _, front, text = card(run).split("---\n", 2)
+    assert yaml.safe_load(front) == {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "base_model": "org/tiny",
+        "tags": ["unlearning", "unlearun", "npo"],
+    }
+    assert "# org/tiny after unlearning with NPO" in text
+    assert "| forget | forget | 30 | forget.json, a |" in text
+    assert "| retain | retain | 12 | org/data, train |" in text
+    assert "/home" not in text
+    assert str(tmp_path) not in text
+    assert "## Limits" in text
+
+
+def test_a_model_of_this_disk_is_no_base_model(tmp_path):
+    start, end = evaluation(0, 0.9, 0.9), evaluation(20, 0.12, 0.9, model=str(tmp_path / "models" / "tiny"))
+    (run,) = read_runs([make_run(tmp_path / "npo" / "1", start, end, losses=False)])
+    assert "base_model" not in card(run)
+    assert "models/tiny after unlearning" in card(run)
+
+
+def test_the_card_stands_in_the_model_folder_of_a_run_that_trained(tmp_path):
+    trained, measured = good_run(tmp_path / "npo" / "1"), make_run(tmp_path / "gold" / "1", evaluation(0, 0.5, 0.5))
+    for folder in (trained, measured):
+        (folder / "model").mkdir()
+        write_report([folder])
+    assert (trained / "model" / "README.md").is_file()
+    assert not (measured / "model" / "README.md").exists()

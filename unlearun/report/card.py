@@ -1,0 +1,88 @@
+"""The model card of an unlearned model, made of the figures of its run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from unlearun.files import write_whole
+from unlearun.report.cells import plain_cell
+from unlearun.report.facts import data_sets, facts, short_model
+from unlearun.report.findings import findings
+from unlearun.report.markdown import table, values_table
+from unlearun.report.reported_run import ReportedRun
+from unlearun.report.values import MAIN, lines
+
+FILE = "README.md"
+_LIMITS = (
+    "Forgetting was measured on the rows above alone. A high score does not prove that the knowledge is gone: other "
+    "wordings, other languages, further training or an attack on the weights may bring it back. Membership inference "
+    "values under 0.5, and privleak far above 0, mean that forgotten rows look stranger than rows the model never saw."
+)
+# An id of the Hugging Face hub: an owner and a name.
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+# These say where files lie on somebody's disk, or what the next table says in full.
+_PRIVATE = ("model", "checkpoint", "retain model")
+
+
+def write_card(run: ReportedRun, folder: Path) -> Path:
+    """Write the card into a model folder.
+
+    Args:
+        run: The run that made the model.
+        folder: A Hugging Face folder.
+
+    Returns:
+        The file.
+    """
+    write_whole(folder / FILE, card(run))
+    return folder / FILE
+
+
+def card(run: ReportedRun) -> str:
+    """Write the card as Markdown with the hub's front matter. It names no place on this disk.
+
+    Args:
+        run: The run that made the model.
+    """
+    model = str(run.last.fingerprint.get("model") or "")
+    front = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        **({"base_model": model} if _HUB_ID.fullmatch(model) and not Path(model).exists() else {}),
+        "tags": ["unlearning", "unlearun", run.method.lower()],
+    }
+    return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n" + "\n\n".join(_parts(run, short_model(model))) + "\n"
+
+
+def _parts(run: ReportedRun, model: str) -> Iterator[str]:
+    yield f"# {plain_cell(model)} after unlearning with {plain_cell(run.method)}"
+    version = (run.last.fingerprint.get("versions") or {}).get("unlearun", "")
+    yield (
+        f"{plain_cell(model)}, trained for {run.last.step} steps with {plain_cell(run.method)} to forget chosen rows "
+        f"and keep the rest, by unlearun {version}."
+    )
+    if found := findings(run):
+        yield "## Read this first"
+        yield "\n".join(f"- {plain_cell(one)}" for one in found)
+    yield "## What was measured"
+    sets = data_sets(run.last)
+    if sets:
+        rows = [[one.name, one.role, one.rows, _file(one.source), one.digest] for one in sets]
+        yield table(["set", "role", "rows", "source", "digest of its texts"], rows)
+    chosen = [line for line in lines(run) if line.name in MAIN or "/" not in line.name]
+    yield values_table(chosen, run.comparable)
+    yield "Values in brackets are 95% bootstrap intervals over examples."
+    yield "## How"
+    yield table(["", ""], [row for row in facts(run) if row[0] not in _PRIVATE])
+    yield "## Limits"
+    yield _LIMITS
+
+
+def _file(source: str) -> str:
+    """Leave a hub's dataset as it is, and of a file the name."""
+    path, comma, rest = source.partition(", ")
+    return f"{Path(path).name}{comma}{rest}" if path.endswith((".json", ".jsonl")) else source
