@@ -134,7 +134,7 @@ def test_fit_writes_a_run_folder_and_prints_before_and_after(small, tmp_path, ca
 def test_without_a_logger_the_run_folder_is_the_same_but_for_events(small, tmp_path):
     assert main(["fit", "--config", "simnpo", *small, "--trainer.logger", "false"]) == 0
     assert {path.name for path in (tmp_path / "outputs" / "simnpo" / "1").iterdir()} == {
-        *("config.yaml", "eval", "checkpoints", "model")
+        *("config.yaml", "eval", "checkpoints", "model", "report.html", "report.md", "report.csv")
     }
     assert not (tmp_path / "checkpoints").exists()
 
