@@ -55,7 +55,8 @@ def layers_of(name: str) -> list[str]:
     method = Path(name).name if name.startswith("models/smollm2/") else "rmu"
     if name.startswith("benchmarks/tofu/") and "forget" not in name:
         method = "fine_tune"
-    middle = ["--config", "models/smollm2"] if name.startswith("models/smollm2/") else []
+    family = str(Path(name).parent)
+    middle = ["--config", family] if family.startswith("models/") and family in CONFIGS else []
     return ["--config", method, *middle, "--config", name]
 
 

@@ -6,12 +6,15 @@ import socket
 import time
 
 import pytest
+import torch
+from conftest import make_llama, make_tokenizer
 from huggingface_hub import constants
 
 from unlearun.data import read_rows
 from unlearun.errors import UnlearunError
 from unlearun.hub import hub_answers, hub_or_cache
 from unlearun.models import load_model, load_tokenizer
+from unlearun.models.loading import base_name, locate
 
 
 @pytest.fixture
@@ -59,3 +62,50 @@ def test_a_name_that_is_nowhere_is_an_error_at_once(load, endpoint):
     with pytest.raises(UnlearunError, match=r"the hub cannot be reached|could not be loaded as a dataset"):
         load("nobody/no-such-thing")
     assert time.monotonic() - start < 10
+
+
+# ---- a pinned revision ------------------------------------------------------------------------------------------
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """What huggingface_hub keeps of a model of which two revisions were downloaded; the newer is main."""
+    root = tmp_path / "hub" / "models--org--tiny"
+    for revision, seed in ((REVISION, 0), ("f" * 40, 1)):
+        folder = root / "snapshots" / revision
+        make_llama(seed=seed).save_pretrained(folder)
+        make_tokenizer().save_pretrained(folder)
+    (root / "refs").mkdir()
+    (root / "refs" / "main").write_text("f" * 40)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return root
+
+
+def test_a_revision_is_that_and_no_newer_one(cache):
+    pinned, newer = load_model(f"org/tiny@{REVISION}"), load_model(f"org/tiny@{'f' * 40}")
+    for model, seed in ((pinned, 0), (newer, 1)):
+        expected = make_llama(seed=seed).state_dict()
+        assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
+    assert load_tokenizer(f"org/tiny@{REVISION}")("ab").input_ids == make_tokenizer()("ab").input_ids
+
+
+def test_a_branch_is_a_revision_too(cache):
+    assert locate("org/tiny@main") == (str(cache / "snapshots" / ("f" * 40)), {})
+
+
+def test_other_programs_are_told_the_name_of_the_hub(cache):
+    assert base_name(f"org/tiny@{REVISION}") == "org/tiny"
+
+
+def test_a_revision_that_is_not_here_is_said(cache):
+    with pytest.raises(UnlearunError, match=r"the model of 'org/tiny@aaaa' could not be loaded"):
+        load_model("org/tiny@aaaa")
+
+
+def test_a_folder_with_an_at_sign_is_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_llama().save_pretrained("a@b")
+    assert locate("a@b") == ("a@b", {})

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import re
+
 import pytest
+import yaml
 
 from unlearun import shipped
 from unlearun.errors import UnlearunError
@@ -98,3 +101,15 @@ def test_a_folder_that_is_a_file_is_our_error(elsewhere):
     (elsewhere / "file").write_text("mine")
     with pytest.raises(UnlearunError, match="cannot write the configs to"):
         copy_configs(elsewhere / "file")
+
+
+def test_every_model_of_the_hub_is_pinned_to_a_commit():
+    """A name alone is another model tomorrow."""
+    seen = 0
+    for file in (configs_root() / "models").rglob("*.yaml"):
+        settings = yaml.safe_load(file.read_text(encoding="utf-8")).get("model", {}).get("init_args", {})
+        for name in (settings.get("model"), settings.get("tokenizer")):
+            if name and not name.startswith("package:"):
+                assert re.fullmatch(r"[\w-]+/[\w.-]+@[0-9a-f]{40}", name), file
+                seen += 1
+    assert seen > 20

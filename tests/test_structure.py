@@ -14,7 +14,21 @@ import unlearun
 from unlearun.methods import METHODS
 
 ROOT = Path(unlearun.__file__).parent
-ORDER = ["records", "ops", "data", "models", "metrics", "methods", "report", "runs", "api", "explain", "cli", "sweep"]
+ORDER = [
+    "records",
+    "ops",
+    "data",
+    "models",
+    "metrics",
+    "methods",
+    "report",
+    "harness",
+    "runs",
+    "api",
+    "explain",
+    "cli",
+    "sweep",
+]
 MODULES = sorted(".".join(f.relative_to(ROOT.parent).with_suffix("").parts) for f in ROOT.rglob("*.py"))
 
 

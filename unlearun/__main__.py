@@ -22,6 +22,7 @@ OTHER_COMMANDS = {
     "methods": "list all methods: what each does, needs and costs",
     "preview": "show rows as the model gets them, labelled tokens marked",
     "score": "compute every aggregate from records, without a model",
+    "lm-eval": "run tasks of lm-evaluation-harness, such as mmlu, on models",
     "report": "write report.html of a run, or of several against one another",
     "export": "turn a checkpoint into a Hugging Face folder",
     "configs": "copy the shipped configs into a folder",
@@ -67,6 +68,10 @@ def _dispatch(arguments: list[str]) -> int:
         from unlearun.records.score import main as score
 
         return score(rest)
+    if command == "lm-eval":
+        from unlearun.harness import main as lm_eval
+
+        return lm_eval(rest)
     if command == "report":
         from unlearun.report.command import main as report
 

@@ -314,6 +314,18 @@ def test_a_tokenizer_that_brings_a_space_of_its_own_gets_no_second_one(kind):
     assert tokenizer(": Anna", add_special_tokens=False)["input_ids"][-4:] == ids
 
 
+def test_further_values_reach_the_chat_template():
+    """Llama 3's template would write today's date, so that tomorrow's prompts would be others."""
+    tokenizer = make_chat_tokenizer()
+    tokenizer.chat_template = "{{ date_string | default('today') }}\n" + CHAT
+    said = [
+        tokenizer.decode(Formatter(tokenizer, chat_values=values).prompt_ids("Who?"))
+        for values in ((), (("date_string", "1 May"),))
+    ]
+    assert said[0].startswith("today\n<|im_start|>")
+    assert said[1] == said[0].replace("today", "1 May")
+
+
 # ---- examples before the question, and prompts that go on -------------------------------------------------------
 
 SHOTS = (("One?", "Yes."), ("Two?", "No."))

@@ -49,12 +49,12 @@ class UnlearningDataModule(LightningDataModule):
     datasets.Dataset; a path that does not exist here may name a file that ships with the package.
 
     A mapping may also say what holds for its own set alone: any of question_key, answer_key, alternate_key,
-    paraphrase_key, perturbed_key, text_key, min_characters, prompt_template, system_prompt, chat_template and
-    max_new_tokens, as below, and three more. shots: a source of questions with answers that go before each question,
-    as earlier turns of a chat or in the plain template; what the model says is cut off where it makes up a further
-    one. continues: true where an answer goes on where its prompt stops, without a template, a space or an end between;
-    it is compared with so many of its tokens as are generated. joined: true where plain texts are joined to one, with
-    an empty line between, before it is cut into rows of max_length tokens.
+    paraphrase_key, perturbed_key, text_key, min_characters, prompt_template, system_prompt, chat_template,
+    chat_template_kwargs and max_new_tokens, as below, and three more. shots: a source of questions with answers that go
+    before each question, as earlier turns of a chat or in the plain template; what the model says is cut off where it
+    makes up a further one. continues: true where an answer goes on where its prompt stops, without a template, a space
+    or an end between; it is compared with so many of its tokens as are generated. joined: true where plain texts are
+    joined to one, with an empty line between, before it is cut into rows of max_length tokens.
 
     Args:
         forget: The rows to forget. None only for a method that trains on retain alone.
@@ -78,6 +78,8 @@ class UnlearningDataModule(LightningDataModule):
             the question.
         system_prompt: A system prompt for the chat template. None: the template's own.
         chat_template: Whether the tokenizer's chat template is used, if it has one.
+        chat_template_kwargs: Further values of the chat template by name, such as date_string for Llama 3, which
+            would otherwise write today's date into every prompt.
         batch_size: Rows of each set in a micro-batch of one process.
         eval_batch_size: Questions of a forward in evaluation, each with all its answers; twice as many are answered
             at a time. None: four times batch_size.
@@ -118,6 +120,7 @@ class UnlearningDataModule(LightningDataModule):
         prompt_template: str = PROMPT,
         system_prompt: str | None = None,
         chat_template: bool = True,
+        chat_template_kwargs: dict[str, Any] | None = None,
         batch_size: int = 8,
         eval_batch_size: int | None = None,
         anchor: Literal["forget", "retain"] = "forget",
@@ -167,6 +170,7 @@ class UnlearningDataModule(LightningDataModule):
             prompt_template=prompt_template,
             system_prompt=system_prompt,
             chat_template=chat_template,
+            chat_template_kwargs=chat_template_kwargs,
             max_new_tokens=max_new_tokens,
         )
         self.options: dict[str, SetOptions] = {}

@@ -44,12 +44,14 @@ def describe_template(formatter: Formatter) -> dict[str, Any]:
     Args:
         formatter: What made the rows.
     """
-    described = {
+    described: dict[str, Any] = {
         "prompt": formatter.prompt,
         "chat": digest(formatter.tokenizer.chat_template) if formatter.uses_chat else None,
         "system": formatter.system,
         "max_length": formatter.max_length,
     }
+    if formatter.chat_values and formatter.uses_chat:
+        described["chat_values"] = dict(formatter.chat_values)
     if formatter.shots:
         described["shots"] = digest(formatter.shots)
     return described

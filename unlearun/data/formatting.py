@@ -35,6 +35,7 @@ class Formatter:
         shots: Questions with answers that go before each question: earlier turns of a chat, or the plain template
             with each, an empty line behind it.
         continues: Whether an answer goes on where its prompt stops, without a space between.
+        chat_values: Further values of the chat template, by name, such as a date.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -45,6 +46,7 @@ class Formatter:
     refuse_long: bool = False
     shots: tuple[tuple[str, str], ...] = ()
     continues: bool = False
+    chat_values: tuple[tuple[str, Any], ...] = ()
 
     @property
     def uses_chat(self) -> bool:
@@ -60,7 +62,7 @@ class Formatter:
         """
         if self.uses_chat:
             turns = [*self._turns("?"), {"role": "assistant", "content": _MARK}]
-            text = str(self.tokenizer.apply_chat_template(turns, tokenize=False))
+            text = str(self.tokenizer.apply_chat_template(turns, tokenize=False, **dict(self.chat_values)))
             after = self._ids(text.rpartition(_MARK)[2].lstrip()) if _MARK in text else []
             if after and self._is_special(after[0]):
                 return after[0]
@@ -93,7 +95,9 @@ class Formatter:
             return []
         if self.uses_chat:
             turns: Any = [self._turns(question) for question in questions]
-            texts: Any = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            texts: Any = self.tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=True, **dict(self.chat_values)
+            )
             return self._all_ids(texts)
         eos = self.tokenizer.eos_token_id
         gap = "" if self.prompt[-1:].isspace() else " "

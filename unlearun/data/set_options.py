@@ -27,6 +27,7 @@ class SetOptions:
         prompt_template: What goes before an answer where there is no chat template.
         system_prompt: A system prompt for the chat template; None leaves the template's own.
         chat_template: Whether the tokenizer's chat template is used, if it has one.
+        chat_template_kwargs: Further values of the chat template, by name.
         shots: Questions with answers that go before each question; None for none.
         max_new_tokens: At most so many tokens of an answer are generated.
     """
@@ -38,6 +39,7 @@ class SetOptions:
     prompt_template: str = PROMPT
     system_prompt: str | None = None
     chat_template: bool = True
+    chat_template_kwargs: Mapping[str, Any] | None = None
     shots: Source | None = None
     max_new_tokens: int = 48
 
@@ -70,6 +72,7 @@ class SetOptions:
             refuse_long,
             shots,
             self.continues,
+            tuple((self.chat_template_kwargs or {}).items()),
         )
 
 

@@ -36,6 +36,7 @@ OPTIONS: dict[str, tuple[str, tuple[type, ...]]] = {
     "prompt_template": _TEXT,
     "system_prompt": _TEXT_OR_NONE,
     "chat_template": _FLAG,
+    "chat_template_kwargs": ("a mapping of names to values", (Mapping,)),
     "shots": ("a source, as that of the set", (str, Mapping, list)),
     "max_new_tokens": _COUNT,
 }

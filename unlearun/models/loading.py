@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
@@ -37,6 +38,9 @@ MODEL_FILES = ("config.json", ADAPTER_FILE)
 SAFELY = {"use_safetensors": True}
 TOLD = {"output_loading_info": True, "ignore_mismatched_sizes": True}
 OWN_TOKENIZER = ("tokenizer_config.json", "tokenizer.json", "config.json")
+# A hub id with a revision, and what is downloaded of it: weights that can be read safely, and what explains them.
+_PINNED = re.compile(r"(?P<id>[\w-][\w.-]*(?:/[\w.-]+)?)@(?P<revision>[\w.-]+)")
+WANTED_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "*.py"]
 TOKENIZER_FILES = (*OWN_TOKENIZER, ADAPTER_FILE)
 
 
@@ -44,13 +48,14 @@ def locate(model: str, holds: Sequence[str] = MODEL_FILES) -> tuple[str, dict[st
     """Say how transformers finds a model.
 
     Args:
-        model: A hub id, a folder, a run folder, a GGUF file, ``pocket`` (the small model that ships with the package),
-            ``pocket-gold`` (the same, trained without the forget rows), or ``package:NAME/FILE``, a file or folder
-            that an installed Python package brings along.
+        model: A hub id, with or without ``@REVISION``, a folder, a run folder, a GGUF file, ``pocket`` (the small model
+            that ships with the package), ``pocket-gold`` (the same, trained without the forget rows), or
+            ``package:NAME/FILE``, a file or folder that an installed Python package brings along.
         holds: Files of which a folder must hold one.
 
     Returns:
-        The first argument of ``from_pretrained``, and further ones.
+        The first argument of ``from_pretrained``, and further ones. A hub id with a revision is downloaded, and is then
+        a folder like any other.
 
     Raises:
         UnlearunError: A local path does not exist or holds no model.
@@ -79,10 +84,30 @@ def locate(model: str, holds: Sequence[str] = MODEL_FILES) -> tuple[str, dict[st
         if path.suffix.lower() != ".gguf":
             raise UnlearunError(f"{model} is a file, but not a .gguf file; name a folder, a GGUF file or a hub id")
         return str(path.parent), {"gguf_file": path.name}
+    if pinned := _PINNED.fullmatch(model):
+        return _snapshot(model, pinned["id"], pinned["revision"]), {}
     if path.suffix.lower() == ".gguf" or model.count("/") > 1 or model.startswith((".", "/", "~")):
         siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UnlearunError(f"there is no model at {model}.{closest(path.name, siblings)}")
     return model, {}
+
+
+def _snapshot(model: str, hub_id: str, revision: str) -> str:
+    """Download a revision of a hub's model, unless it is here, and return its folder."""
+    from huggingface_hub import snapshot_download
+
+    with without_bars(), explained(model, "model"), hub_or_cache():
+        return str(snapshot_download(hub_id, revision=revision, allow_patterns=WANTED_FILES))
+
+
+def hub_name(model: str) -> str:
+    """Return the hub's name of a model without the revision, if it has one; any other name as it is.
+
+    >>> hub_name("org/tiny@4f2a"), hub_name("models/a@b/c")
+    ('org/tiny', 'models/a@b/c')
+    """
+    pinned = None if Path(model).exists() else _PINNED.fullmatch(model)
+    return pinned["id"] if pinned else model
 
 
 def _inside_package(model: str) -> Path:
@@ -146,7 +171,8 @@ def base_name(model: str) -> str:
         model: See `locate`.
     """
     where, how = locate(model)
-    return model if how else lasting_name(where)
+    name = hub_name(model)
+    return name if how or name != model else lasting_name(where)
 
 
 def load_model(model: str, dtype: str = "float32", four_bit: bool = False, trusted: bool = False) -> PreTrainedModel:

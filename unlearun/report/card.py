@@ -48,7 +48,7 @@ def card(run: ReportedRun) -> str:
     Args:
         run: The run that made the model.
     """
-    model = str(run.last.fingerprint.get("model") or "")
+    model = str(run.last.fingerprint.get("model") or "").partition("@")[0]
     front = {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",

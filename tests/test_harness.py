@@ -1,0 +1,114 @@
+"""lm-evaluation-harness through our command: a task of its own kind, on local rows, against log-probs by hand."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from statistics import fmean
+
+import pytest
+import torch
+import yaml
+
+from unlearun import harness
+from unlearun.__main__ import main
+from unlearun.models import load_model, load_tokenizer
+from unlearun.shipped import find_asset
+
+needs_it = pytest.mark.skipif(find_spec("lm_eval") is None, reason="pip install 'unlearun[lm-eval]'")
+
+
+@pytest.fixture
+def task(tmp_path, monkeypatch):
+    """Capitals in multiple choice, as a task of the harness."""
+    monkeypatch.chdir(tmp_path)
+    file = find_asset("pocket/facts.json")
+    assert file is not None
+    facts = [row for row in json.loads(file.read_text()) if row.get("perturbed_answer")][:12]
+    rows = [
+        {"question": row["question"], "choices": [*row["perturbed_answer"][:2], row["answer"]], "right": 2}
+        for row in facts
+    ]
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = {
+        "task": "capitals",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(tmp_path / "rows.jsonl")}},
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": "Question: {{question}}\nAnswer:",
+        "doc_to_choice": "{{choices}}",
+        "doc_to_target": "{{right}}",
+        "target_delimiter": " ",
+        "metric_list": [{"metric": "acc"}],
+    }
+    (tmp_path / "tasks" / "capitals.yaml").write_text(yaml.safe_dump(settings))
+    return rows
+
+
+def accuracy(name: str, rows: list[dict]) -> float:
+    """How often the right answer has the highest log-prob of its tokens, without its end."""
+    model, tokenizer = load_model(name).eval(), load_tokenizer(name)
+    right = []
+    for row in rows:
+        scores = []
+        for choice in row["choices"]:
+            prompt = tokenizer(f"Question: {row['question']}\nAnswer:").input_ids
+            ids = tokenizer(f"Question: {row['question']}\nAnswer: {choice}").input_ids
+            with torch.no_grad():
+                logprobs = model(torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
+            scores.append(sum(logprobs[i - 1, ids[i]].item() for i in range(len(prompt), len(ids))))
+        right.append(scores.index(max(scores)) == row["right"])
+    return fmean(right)
+
+
+@needs_it
+def test_a_task_gives_what_log_probs_give_by_hand(task, tmp_path, capsys):
+    arguments = ["lm-eval", "pocket", "pocket-gold", "--tasks", "capitals", "--include_path", "tasks"]
+    assert main([*arguments, "--output", "found/results.json"]) == 0
+    found = json.loads((tmp_path / "found" / "results.json").read_text())
+    for name in ("pocket", "pocket-gold"):
+        assert found[name]["capitals"]["acc"] == pytest.approx(accuracy(name, task))
+    title, _, line = capsys.readouterr().out.splitlines()[:3]
+    assert title.split() == ["pocket", "pocket-gold"]
+    assert line.startswith("capitals acc")
+
+
+@needs_it
+def test_the_results_of_a_run_stand_in_its_folder(task, tmp_path):
+    run = tmp_path / "rmu" / "1"
+    load_model("pocket").save_pretrained(run / "model")
+    load_tokenizer("pocket").save_pretrained(run / "model")
+    (run / "config.yaml").write_text("seed_everything: 0\n")
+    assert main(["lm-eval", str(run), "--tasks", "capitals", "--include_path", "tasks", "--limit", "2"]) == 0
+    assert set(json.loads((run / "lm_eval.json").read_text())) == {"capitals"}
+
+
+@needs_it
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["pocket", "--tasks", "capital"], "there is no task 'capital'. Did you mean"),
+        (["pocket", "--tasks", ","], "--tasks is empty"),
+        (["pocket"], "required: --tasks"),
+        (["nowhere/at/all", "--tasks", "capitals"], "there is no model at nowhere/at/all"),
+    ],
+)
+def test_mistakes_are_said_in_a_line(arguments, said, task, capsys):
+    assert main(["lm-eval", *arguments, "--include_path", "tasks"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+@needs_it
+def test_data_that_cannot_be_had_are_said(task, tmp_path, capsys):
+    (tmp_path / "rows.jsonl").unlink()
+    assert main(["lm-eval", "pocket", "--tasks", "capitals", "--include_path", "tasks"]) == 2
+    assert "lm-eval could not run capitals on pocket (" in capsys.readouterr().err
+
+
+def test_without_the_package_it_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setattr(harness, "find_spec", lambda name: None)
+    assert main(["lm-eval", "pocket", "--tasks", "mmlu"]) == 2
+    assert "pip install 'unlearun[lm-eval]'" in capsys.readouterr().err

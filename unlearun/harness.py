@@ -1,0 +1,192 @@
+"""``unlearun lm-eval``: tasks of lm-evaluation-harness, such as MMLU, on a model before and after."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from unlearun.arguments import OneLineParser
+from unlearun.errors import UnlearunError, closest
+from unlearun.files import write_whole
+from unlearun.records import number, text_table
+
+FILE = "lm_eval.json"
+INSTALL = "lm-eval needs the package lm-eval; pip install 'unlearun[lm-eval]'"
+KINDS = ("float32", "bfloat16", "float16")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command.
+
+    Args:
+        arguments: What follows ``unlearun lm-eval``.
+
+    Returns:
+        The exit status, 0.
+
+    Raises:
+        UnlearunError: The package is missing, there is no such model or task, or a task's data cannot be had.
+    """
+    chosen = _parser().parse_args(arguments)
+    if find_spec("lm_eval") is None:
+        raise UnlearunError(INSTALL)
+    tasks = [name for part in chosen.tasks for name in part.split(",") if name]
+    if not tasks:
+        raise UnlearunError("--tasks is empty; name one, such as mmlu")
+    found = {model: evaluate(model, tasks, **_settings(chosen)) for model in chosen.models}
+    sys.stdout.write(f"{results_table(found)}\n")
+    for model, results in found.items():
+        folder = Path(model)
+        if (folder / "config.yaml").is_file() and (folder / "model").is_dir():
+            write_whole(folder / FILE, json.dumps(results, indent=1) + "\n")
+    if chosen.output:
+        write_whole(chosen.output, json.dumps(found, indent=1) + "\n")
+    return 0
+
+
+def evaluate(
+    model: str,
+    tasks: Sequence[str],
+    dtype: str = "float32",
+    include: Path | None = None,
+    chat: bool = False,
+    trusted: bool = False,
+    **settings: Any,
+) -> dict[str, dict[str, float]]:
+    """Run tasks on a model, which is loaded as every other command loads it.
+
+    Args:
+        model: A run folder, a hub id, a folder, a GGUF file or ``pocket``.
+        tasks: Their names.
+        dtype: What the weights are kept in.
+        include: A folder with further tasks.
+        chat: Whether the tokenizer's chat template is used.
+        trusted: Whether code that the model brings along may run.
+        settings: Further arguments of ``lm_eval.simple_evaluate``.
+
+    Returns:
+        For each task its metrics, each with its standard error where there is one.
+
+    Raises:
+        UnlearunError: There is no such model or task, or a task's data cannot be had.
+    """
+    import torch
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+
+    from unlearun.hub import hub_or_cache
+    from unlearun.models import load_model, load_tokenizer
+    from unlearun.models.loading import locate
+
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it tells of every step
+    locate(model)  # first, for to read all tasks takes seconds
+    manager = _find_tasks(tasks, include)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tokenizer, loaded = load_tokenizer(model, trusted), load_model(model, dtype, trusted=trusted).eval().to(device)
+    batch_size = settings.pop("batch_size")
+    wrapped = HFLM(pretrained=loaded, tokenizer=tokenizer, batch_size=batch_size, device=device)
+    try:
+        with hub_or_cache():
+            results: Any = simple_evaluate(
+                wrapped,
+                tasks=list(tasks),
+                task_manager=manager,
+                apply_chat_template=chat,
+                log_samples=False,
+                bootstrap_iters=0,
+                **settings,
+            )
+    except Exception as error:  # a task may need the network, or a package of its own
+        reason = (str(error).strip() or "no message").splitlines()[0]
+        raise UnlearunError(
+            f"lm-eval could not run {', '.join(tasks)} on {model} ({type(error).__name__}: {reason}); its data come "
+            "from the Hugging Face hub, unless a task of --include_path says otherwise"
+        ) from error
+    return {task: _numbers(values) for task, values in results["results"].items()}
+
+
+def _find_tasks(tasks: Sequence[str], include: Path | None) -> Any:  # noqa: ANN401 - lm-eval has no types
+    """Return a TaskManager that knows these tasks; that of all tasks, which takes seconds, only where it is needed."""
+    from lm_eval.tasks import TaskManager
+
+    folder = None if include is None else str(include)
+    if folder is not None:
+        own = TaskManager(include_path=folder, include_defaults=False)
+        if all(own.match_tasks([name]) for name in tasks):
+            return own
+    manager = TaskManager(include_path=folder)
+    if unknown := [name for name in tasks if not manager.match_tasks([name])]:
+        raise UnlearunError(f"there is no task {unknown[0]!r}.{closest(unknown[0], manager.all_tasks)}")
+    return manager
+
+
+def results_table(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """Lay out results, a column a model.
+
+    Args:
+        found: For each model, task and metric a value, and under ``METRIC_stderr`` its standard error.
+
+    >>> print(results_table({"gpt2": {"arc": {"acc": 0.25, "acc_stderr": 0.01}}}))
+                      gpt2
+    -------  -------------
+    arc acc  0.250 ± 0.010
+    """
+    rows: dict[tuple[str, str], list[str]] = {}
+    for at, results in enumerate(found.values()):
+        for task, values in results.items():
+            for metric, value in values.items():
+                if not metric.endswith("_stderr"):
+                    error = values.get(f"{metric}_stderr")
+                    said = number(value) if error is None else f"{number(value)} \N{PLUS-MINUS SIGN} {number(error)}"
+                    rows.setdefault((task, metric), [""] * len(found))[at] = said
+    return text_table(["", *found], [[f"{task} {metric}", *cells] for (task, metric), cells in rows.items()])
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """Take the numbers of a task, without the names of filters that say nothing."""
+    numbers: dict[str, float] = {}
+    for key, value in values.items():
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and "," in key:
+            metric, _, filtered = key.partition(",")
+            numbers[metric if filtered == "none" else f"{metric} ({filtered})"] = float(value)
+    return numbers
+
+
+def _settings(chosen: Any) -> dict[str, Any]:  # noqa: ANN401 - argparse's namespace
+    return {
+        "dtype": chosen.dtype,
+        "include": chosen.include_path,
+        "chat": chosen.apply_chat_template,
+        "trusted": chosen.trust_remote_code,
+        "batch_size": chosen.batch_size,
+        "limit": chosen.limit,
+        "num_fewshot": chosen.num_fewshot,
+        "random_seed": chosen.seed,
+        "fewshot_random_seed": chosen.seed,
+    }
+
+
+def _parser() -> OneLineParser:
+    parser = OneLineParser(
+        "unlearun lm-eval",
+        description="Run tasks of lm-evaluation-harness on models; of several, side by side.",
+        epilog=f"The results of a run folder are kept in it as {FILE}. Needs: pip install 'unlearun[lm-eval]'",
+    )
+    parser.add_argument("models", metavar="MODEL", nargs="+", help="a run folder, or what --model.model takes")
+    parser.add_argument("--tasks", metavar="TASK", nargs="+", required=True, help="such as mmlu, wmdp_bio, arc_easy")
+    parser.add_argument("--limit", type=int, help="at most so many questions a task")
+    parser.add_argument("--num_fewshot", type=int, help="examples before each question; default: the task's own")
+    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--dtype", choices=KINDS, default="float32", help="what the weights are kept in")
+    parser.add_argument("--include_path", metavar="DIR", type=Path, help="a folder with tasks of your own")
+    parser.add_argument("--apply_chat_template", action="store_true", help="ask through the tokenizer's chat template")
+    parser.add_argument("--trust_remote_code", action="store_true", help="let code that a model brings along run")
+    parser.add_argument("--seed", type=int, default=0, help="what examples before questions are drawn from")
+    parser.add_argument("--output", metavar="FILE", type=Path, help="where all results go, as JSON")
+    return parser
