@@ -20,6 +20,9 @@ def unlearner(tmp_path, monkeypatch):
 
 MISTAKES = {
     "no method": (lambda u: Unlearning("grad_dif", "tiny"), "there is no method 'grad_dif'. Did you mean 'graddiff'?"),
+    "no such path": (lambda u: Unlearning("json.Nothing", "tiny"), "the method json.Nothing cannot be imported"),
+    "no module": (lambda u: Unlearning("no_module.Mine", "tiny"), "the method no_module.Mine cannot be imported"),
+    "no method class": (lambda u: Unlearning("json.JSONDecoder", "tiny"), "json.JSONDecoder is no method"),
     "a number for a method": (lambda u: Unlearning(5, "tiny"), "the method is 5; expected its name, such as 'rmu'"),
     "a number for a model": (lambda u: Unlearning("rmu", 5), "RMU: model is 5; expected str"),
     "a misspelt argument": (lambda u: Unlearning("rmu", "tiny", gama=2), "RMU has no argument 'gama'. Did you mean"),

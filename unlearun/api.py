@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,11 +26,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def find_method(name: str) -> type[UnlearningMethod]:
-    """Return the method of a name: the class name, whatever the case and underscores.
+def find_method(name: str | type[UnlearningMethod]) -> type[UnlearningMethod]:
+    """Return the method of a name: the class name, whatever the case and underscores, or the dotted path of one's own.
 
     Args:
-        name: "grad_ascent", "GradAscent", "rmu" and so on.
+        name: "grad_ascent", "GradAscent", "rmu" and so on, "my_module.MyMethod", or a class.
 
     Raises:
         UnlearunError: There is no such method.
@@ -35,8 +38,12 @@ def find_method(name: str) -> type[UnlearningMethod]:
     >>> find_method("grad_diff").__name__
     'GradDiff'
     """
+    if isinstance(name, type) and issubclass(name, UnlearningMethod):
+        return name
     if not isinstance(name, str):
-        raise UnlearunError(f"the method is {name!r}; expected its name, such as 'rmu'")
+        raise UnlearunError(f"the method is {name!r}; expected its name, such as 'rmu', or a class of your own")
+    if "." in name:
+        return _import_method(name)
     names = {method.__name__.lower(): method for method in METHODS}
     wanted = name.lower().replace("_", "")
     if wanted not in names:
@@ -45,11 +52,27 @@ def find_method(name: str) -> type[UnlearningMethod]:
     return names[wanted]
 
 
+def _import_method(path: str) -> type[UnlearningMethod]:
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a method of the user's own is found where the user is
+    module, _, name = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError, SyntaxError) as error:
+        raise UnlearunError(
+            f"the method {path} cannot be imported ({error}); expected the dotted path of a class"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, UnlearningMethod)):
+        raise UnlearunError(f"{path} is no method; derive it from unlearun.methods.UnlearningMethod")
+    return found
+
+
 class Unlearning:
     """Unlearn in a few lines of Python.
 
     Args:
-        method: The name of a method, such as "grad_ascent", "grad_diff", "npo", "dpo", "rmu", "simnpo".
+        method: The name of a method, such as "grad_ascent", "grad_diff", "npo", "dpo", "rmu", "simnpo"; or one of your
+            own, a class or its dotted path.
         model: A hub id, a folder, a GGUF file, ``pocket``, or a model object.
         tokenizer: A hub id, a folder or a tokenizer object. None: the model's own.
         output_dir: The folder of all runs.
@@ -70,7 +93,7 @@ class Unlearning:
 
     def __init__(
         self,
-        method: str,
+        method: str | type[UnlearningMethod],
         model: ModelLike,
         tokenizer: TokenizerLike | None = None,
         output_dir: str | Path | None = None,
@@ -90,7 +113,7 @@ class Unlearning:
         self._config: dict[str, Any] = {
             "seed_everything": seed,
             "output_dir": str(self.output_dir),
-            "model": {"class_path": cls.__name__, "init_args": given},
+            "model": {"class_path": _class_path(cls), "init_args": given},
             "optimizer": self.method.optimizer,
         }
 
@@ -280,6 +303,11 @@ class Unlearning:
 def _evaluation_only(arguments: dict[str, Any]) -> dict[str, Any]:
     kept = ("accelerator", "devices", "strategy", "num_nodes", "precision", "enable_progress_bar")
     return {name: arguments[name] for name in kept if name in arguments}
+
+
+def _class_path(method: type[UnlearningMethod]) -> str:
+    """Name a method as a config does: a shipped one by its name, one of the user's own by its path."""
+    return method.__name__ if method in METHODS else f"{method.__module__}.{method.__qualname__}"
 
 
 def _parameters(owner: type) -> dict[str, inspect.Parameter]:

@@ -102,7 +102,9 @@ def fit(folder: Path, arguments: Sequence[str]) -> dict[str, Any]:
         _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
-        found: dict[str, Any] = {"failed": (folder / "output.txt").read_text(encoding="utf-8").strip().splitlines()[-1]}
+        said = (folder / "output.txt").read_text(encoding="utf-8").strip().splitlines()
+        errors = [line for line in said if line.startswith("unlearun: error: ")]
+        found: dict[str, Any] = {"failed": [*said, *errors][-1].removeprefix("unlearun: error: ")}
         if child.returncode < 0 or child.returncode >= 128:
             sys.exit(f"{folder.name} was broken off; the same command goes on with it")
     else:
