@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
+from conftest import FORGET, RETAIN, make_tokenizer
 from report_runs import bad_run, evaluation, good_run, make_run
 
+from unlearun.data import UnlearningDataModule
 from unlearun.report.findings import findings, findings_together
 from unlearun.report.reported_run import read_runs
 
@@ -49,6 +52,26 @@ def test_rows_in_both_sets_and_cut_short_sets_are_said(tmp_path):
     cut, both = of(start, end, folder=tmp_path)
     assert cut == "holdout: only 30 rows were measured, for the run was cut short (limit_val_batches)."
     assert both.startswith("2 rows stand in both forget and retain")
+
+
+def test_what_was_warned_of_when_the_data_were_read_stands_in_the_report(tmp_path):
+    shared = tmp_path / "shared.json"
+    shared.write_text(json.dumps([*FORGET, FORGET[0]]))
+    data = UnlearningDataModule(str(shared), [*RETAIN, FORGET[1]], holdout=FORGET[:1], max_new_tokens=2)
+    data.connect(make_tokenizer())
+    data.setup("validate")
+    cautions = data.describe()["cautions"]
+    assert [caution.split(" ")[:4] for caution in cautions[:3]] == [
+        ["forget:", "1", "of", str(len(FORGET) + 1)],
+        ["1", "rows", "stand", "in"],
+        ["2", "rows", "of", "holdout"],
+    ]
+    assert any("longer than max_new_tokens=2" in caution for caution in cautions)
+    assert str(tmp_path) not in " ".join(cautions)
+    end = evaluation(5, 0.11, 0.9, cautions=cautions)
+    found = of(evaluation(0, 0.95, 0.95), end, folder=tmp_path)
+    assert len(found) == len(cautions)
+    assert found[1] == "1 rows stand in both forget and retain; remove them from one, for they pull both ways."
 
 
 def test_a_reference_that_was_left_out_is_said(tmp_path):

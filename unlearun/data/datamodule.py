@@ -193,7 +193,7 @@ class UnlearningDataModule(LightningDataModule):
         self.trained: tuple[str, ...] = TRAINED
         self._alternates: list[list[Example]] | None = None
         self._described: dict[str, Any] | None = None
-        self._said: set[str] = set()
+        self._said: dict[str, None] = {}
         self._connected: tuple[Any, tuple[str, ...], AlternateKind | None] | None = None
 
     # ---- what the run supplies ------------------------------------------------------------------------------
@@ -321,10 +321,10 @@ class UnlearningDataModule(LightningDataModule):
         return max(max(row.input_ids) for name in self.sources for row in self.examples(name))
 
     def describe(self) -> dict[str, Any]:
-        """Say what is evaluated, and how its rows were made, for a record's fingerprint."""
+        """Say what is evaluated, how its rows were made, and what was warned of, for a record's fingerprint."""
         if self._described is None:
             self._described = self._describe()  # it reads every row and the whole vocabulary, so once
-        return deepcopy(self._described)
+        return {**deepcopy(self._described), "cautions": [*self.sets.cautions, *self._said]}
 
     def _describe(self) -> dict[str, Any]:
         formatter = self._formatter()
@@ -374,7 +374,7 @@ class UnlearningDataModule(LightningDataModule):
         for caution in cautions(evaluated, whole):
             if caution not in self._said:  # not again when a fit ends with a validation
                 log.warning("%s", caution)
-                self._said.add(caution)
+                self._said[caution] = None
 
     def train_dataloader(self) -> CombinedLoader:
         """Return batches of forget and retain side by side, as many as the anchored set has."""
@@ -452,8 +452,12 @@ class UnlearningDataModule(LightningDataModule):
         examples = self.evaluated_examples(name)
         batches = EvalBatches(examples, formatter, self._pad_id(), GENERATED_TOGETHER * self.questions_per_batch)
         if batches.left_out:
-            message = "%s: %d paraphrased and wrong answers are longer than max_length=%d tokens and were left out"
-            log.warning(message, name, batches.left_out, self.max_length)
+            caution = (
+                f"{name}: {batches.left_out} paraphrased and wrong answers are longer than max_length="
+                f"{self.max_length} tokens and were left out"
+            )
+            log.warning("%s", caution)
+            self._said[caution] = None
         rank, world_size = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
         return DataLoader(batches, sampler=DealtBatches(len(batches), rank, world_size), **self._loading())
 

@@ -94,6 +94,7 @@ class RowSets:
 
     Attributes:
         formatters: What made the token ids of each set, once they are made.
+        cautions: What was said of the rows, each once, without the places of files.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class RowSets:
         self.seed = seed
         self.cache = cache
         self.formatters: dict[str, Formatter] = {}
+        self.cautions: dict[str, None] = {}
         self._items: dict[str, list[Item]] = {}
         self._shots: dict[str, tuple[tuple[str, str], ...]] = {}
         self._examples: dict[str, list[Example]] = {}
@@ -171,7 +173,7 @@ class RowSets:
             self.formatters[name] = cache.formatter
             table = cache.encode(items, f"the {name} set")
             self._examples[name] = table.examples(items)
-            _warn_of_cuts(name, table.cuts, len(items), max_length)
+            self._warn_of_cuts(name, table.cuts, len(items), max_length)
 
     def examples(self, name: str) -> list[Example]:
         """Return the rows of a set as token ids, in the order of the set."""
@@ -206,7 +208,7 @@ class RowSets:
         formatter = self.formatters["forget"]
         encode = TokenCache(formatter, cache_folder(self.cache)).encode
         alternates, cuts = format_alternates(encode, self._examples["forget"], texts)
-        _warn_of_cuts("forget (alternate answers)", cuts, sum(map(len, alternates)), formatter.max_length)
+        self._warn_of_cuts("forget (alternate answers)", cuts, sum(map(len, alternates)), formatter.max_length)
         return alternates
 
     def _check_holdout(self, items: Mapping[str, Sequence[Item]]) -> None:
@@ -215,8 +217,10 @@ class RowSets:
         for name in TRAINED:
             shared = sum((item.question, item.answer) in unseen for item in items.get(name, ()))
             if shared:
-                message = "%d rows of holdout stand in %s too; membership inference needs rows that the model never saw"
-                log.warning(message, shared, name)
+                self._say(
+                    f"{shared} rows of holdout stand in {name} too; membership inference needs rows that the model "
+                    "never saw"
+                )
 
     def _check_duplicates(self, items: Mapping[str, Sequence[Item]]) -> None:
         if self.duplicates == "allow":
@@ -226,13 +230,12 @@ class RowSets:
             again = len(rows) - len(counts)
             if again:
                 first = next(row for row in rows if counts[row.question, row.answer] > 1)
-                message = (
-                    f"{name}: {again} of {len(rows)} rows stand there before already (first: {first.origin}), so they "
-                    "count more than others; remove them"
+                self._refuse_or_say(
+                    f"{name}: {again} of {len(rows)} rows stand there before already",
+                    f" (first: {first.origin})",
+                    ", so they count more than others; remove them",
+                    "duplicates",
                 )
-                if self.duplicates == "error":
-                    raise UnlearunError(f"{message}, or set duplicates: warn")
-                log.warning("%s", message)
 
     def _check_overlap(self, items: Mapping[str, Sequence[Item]]) -> None:
         if self.overlap == "allow" or not all(name in items for name in TRAINED):
@@ -240,16 +243,26 @@ class RowSets:
         retained = {(item.question, item.answer) for item in items["retain"]}
         shared = [item for item in items["forget"] if (item.question, item.answer) in retained]
         if shared:
-            message = (
-                f"{len(shared)} rows stand in both forget and retain (first: {shared[0].origin}); "
-                "remove them from one, for they pull both ways"
+            self._refuse_or_say(
+                f"{len(shared)} rows stand in both forget and retain",
+                f" (first: {shared[0].origin})",
+                "; remove them from one, for they pull both ways",
+                "overlap",
             )
-            if self.overlap == "error":
-                raise UnlearunError(f"{message}, or set overlap: warn")
-            log.warning("%s", message)
 
+    def _refuse_or_say(self, what: str, where: str, remedy: str, setting: str) -> None:
+        """Make an error of what was found, or a warning, as the setting says."""
+        if getattr(self, setting) == "error":
+            raise UnlearunError(f"{what}{where}{remedy}, or set {setting}: warn")
+        log.warning("%s", f"{what}{where}{remedy}")
+        self.cautions[f"{what}{remedy}"] = None
 
-def _warn_of_cuts(name: str, cuts: int, answers: int, max_length: int) -> None:
-    if cuts:
-        message = "%s: %d of %d answers are longer than max_length=%d tokens and were cut"
-        log.warning(message, name, cuts, answers, max_length)
+    def _warn_of_cuts(self, name: str, cuts: int, answers: int, max_length: int) -> None:
+        if cuts:
+            self._say(
+                f"{name}: {cuts} of {answers} answers are longer than max_length={max_length} tokens and were cut"
+            )
+
+    def _say(self, caution: str) -> None:
+        log.warning("%s", caution)
+        self.cautions[caution] = None

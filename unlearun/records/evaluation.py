@@ -20,6 +20,7 @@ DEEPEST = 100
 _FACTS: dict[str, type] = {
     **dict.fromkeys(("kind", "model", "method", "tokenizer", "retain_reference"), str),
     **dict.fromkeys(("template", "sets"), dict),
+    "cautions": list,
 }
 ROLES = ("forget", "retain", "holdout", "utility")
 

@@ -80,9 +80,11 @@ def _doubts(run: ReportedRun) -> Iterator[str]:
             yield f"{name}: only {found.get('rows')} rows were measured, for the run was cut short (limit_val_batches)."
     if run.other_rows:
         yield f"The start is not compared, for it was measured on other rows of {', '.join(run.other_rows)}."
-    both = _shared_rows(run.last)
-    if both:
-        yield f"{both} rows stand in both forget and retain, and pull both ways; remove them from one."
+    cautions = run.last.fingerprint.get("cautions")
+    if isinstance(cautions, list):
+        yield from (f"{str(caution)[:1].upper()}{str(caution)[1:]}." for caution in cautions)
+    elif both := _shared_rows(run.last):  # records of an earlier version
+        yield f"{both} rows stand in both forget and retain; remove them from one, for they pull both ways."
     wanted = (run.config.get("data") or {}).get("retain_reference")
     if wanted and not run.last.fingerprint.get("retain_reference"):
         yield (
