@@ -6,7 +6,8 @@ METHOD is the name of a config, such as rmu; without any, all of them, and three
 target is trained on authors 0-17 and 198-199 (20 rows each), the yardstick on 0-17 alone; 198-199 are then to be
 forgotten, and 100-101 are what nobody saw. Each run is `unlearun fit` in a process of its own, one after another; what
 is in DIR already is not done again, and a run that was broken off goes on. Figures gather in docs/tofu.json: a method
-that stands there is left out unless it is named. `--readme` writes the table into README.md and draws docs/tofu.png.
+that stands there is left out unless it is named. `--readme` writes the table of what is there into README.md and draws
+docs/tofu.png; without METHOD nothing is run then.
 The last line is JSON.
 """
 
@@ -133,13 +134,16 @@ def figures(found: dict[str, Any], step: str = "last") -> dict[str, Any]:
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
     """Return a Markdown table, a line a model."""
-    lines = [f"| model | {' | '.join(COLUMNS.values())} | seconds | GB |", f"| --- |{' --- |' * (len(COLUMNS) + 2)}"]
+    lines = [
+        f"| model | {' | '.join(COLUMNS.values())} | CPU seconds | GB |",
+        f"| --- |{' --- |' * (len(COLUMNS) + 2)}",
+    ]
     for name, row in rows.items():
         if "failed" in row:
             lines.append(f"| `{name}` | {row['failed']} |{' |' * (len(COLUMNS) + 1)}")
             continue
         cells = [written(row.get(column), column) for column in COLUMNS]
-        seconds = f"{row['seconds']:.0f}" if row.get("whole") else ""
+        seconds = f"{row['cpu_seconds']:.0f}" if row.get("whole") else ""  # whatever ran beside it
         lines.append(f"| `{name}` | {' | '.join(cells)} | {seconds} | {row['peak_gb']:.1f} |")
     return "\n".join(lines) + "\n"
 
@@ -160,7 +164,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("outputs/tofu"), help="where the runs go")
     parser.add_argument("--figures", type=Path, default=FIGURES, help="where the figures of all runs gather")
     parser.add_argument("--model", help="what the target begins as; default: SmolLM2-135M-Instruct")
-    parser.add_argument("--readme", action="store_true", help="write the table and the picture")
+    parser.add_argument(
+        "--readme", action="store_true", help="write the table and the picture; without METHOD nothing is run"
+    )
     parser.add_argument("--arguments", nargs=argparse.REMAINDER, default=[], help="further arguments of unlearun fit")
     chosen = parser.parse_args()
     rows = json.loads(chosen.figures.read_text(encoding="utf-8")) if chosen.figures.is_file() else {}
@@ -170,7 +176,7 @@ def main() -> None:
     ]
     if unknown := [name for name in chosen.methods if name not in points]:
         parser.error(f"there is no {unknown[0]}; there are {', '.join(points)}")
-    left = chosen.methods or [point for point in points if point not in rows]
+    left = chosen.methods or [point for point in points if point not in rows and not chosen.readme]
     cut_rows(chosen.data, chosen.output / "data")
     shared = ["--config", "benchmarks/tofu/smollm2", "--data.root", str(chosen.output / "data")]
     shared += ["--trainer.enable_progress_bar", "false", *chosen.arguments]

@@ -21,9 +21,11 @@ def draw(rows: dict[str, dict[str, Any]], picture: Path, gold: str, target: str)
     """
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
-    for name, row in rows.items():
-        if not {"model_utility", "forget_quality"} <= row.keys():
-            continue
+    drawn = {name: row for name, row in rows.items() if {"model_utility", "forget_quality"} <= row.keys()}
+    names: dict[tuple[float, float], list[str]] = {}  # methods that did the same share a name tag
+    for name, row in drawn.items():
+        names.setdefault((row["model_utility"][0], row["forget_quality"][0]), []).append(name)
+    for name, row in drawn.items():
         (x, *xs), (y, *ys) = row["model_utility"], row["forget_quality"]
         color = {gold: GOLD, target: START}.get(name, OURS)
         spans = {
@@ -33,7 +35,9 @@ def draw(rows: dict[str, dict[str, Any]], picture: Path, gold: str, target: str)
         axes.errorbar(
             x, y, **spans, fmt="*" if name == gold else "o", color=color, ms=14 if name == gold else 6, lw=0.7
         )
-        axes.annotate(name, (x, y), (6, 5), textcoords="offset points", fontsize=8, color=INK)
+        if name == names[x, y][0]:
+            label = ", ".join(names[x, y])
+            axes.annotate(label, (x, y), (6, 5), textcoords="offset points", fontsize=8, color=INK)
     axes.set_xlabel("model utility: what is kept", color=INK)
     axes.set_ylabel("forget quality: what is gone", color=INK)
     axes.grid(color="#e6e6e6", lw=0.8)
