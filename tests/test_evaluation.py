@@ -114,7 +114,7 @@ def test_tensorboard_has_curves_texts_and_figures(validated):
     tags = events.Tags()
     summary = texts_and_numbers(validated, 0)[0]
     assert set(summary) <= set(tags["scalars"])
-    assert {"membership", "scores"} <= set(tags["images"])
+    assert {"membership", "likelihood", "truth_ratio"} <= set(tags["images"])
     assert {f"answers/{name}/text_summary" for name in POCKET} <= set(tags["tensors"])
     assert b"\x89PNG" in events.Images("membership")[0].encoded_image_string
 
