@@ -31,6 +31,13 @@ def make_tokenizer(chat_template: str | None = None) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+@pytest.fixture(autouse=True)
+def without_pictures(request, monkeypatch):
+    """Leave the pictures out of the reports that fits write: they take a second a fit, and tests/report has them."""
+    if "report" not in request.path.parts:
+        monkeypatch.setattr("unlearun.report.page.pictures_of_run", lambda run: [])
+
+
 def make_llama(layers: int = 2, width: int = 32, seed: int = 0) -> LlamaForCausalLM:
     torch.manual_seed(seed)
     config = LlamaConfig(
