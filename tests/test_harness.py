@@ -92,6 +92,7 @@ def test_the_results_of_a_run_stand_in_its_folder(task, tmp_path):
         (["pocket", "--tasks", "capital"], "there is no task 'capital'. Did you mean"),
         (["pocket", "--tasks", ","], "--tasks is empty"),
         (["pocket"], "required: --tasks"),
+        (["pocket", "--tasks", "capitals", "--batch_size", "0"], "batch_size is 0"),
         (["nowhere/at/all", "--tasks", "capitals"], "there is no model at nowhere/at/all"),
     ],
 )

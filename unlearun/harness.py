@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from unlearun.arguments import OneLineParser
-from unlearun.errors import UnlearunError, closest
+from unlearun.errors import UnlearunError, check_bounds, closest
 from unlearun.files import write_whole
 from unlearun.records import number, text_table
 
@@ -36,6 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     chosen = _parser().parse_args(arguments)
     if find_spec("lm_eval") is None:
         raise UnlearunError(INSTALL)
+    check_bounds(limit=(chosen.limit, 1), num_fewshot=(chosen.num_fewshot, 0), batch_size=(chosen.batch_size, 1))
     tasks = [name for part in chosen.tasks for name in part.split(",") if name]
     if not tasks:
         raise UnlearunError("--tasks is empty; name one, such as mmlu")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 
 import pytest
 from conftest import CHARACTERS, FORGET, RETAIN, make_tokenizer
@@ -146,3 +147,13 @@ def test_questions_are_not_joined_and_texts_are_no_shots(folder):
 def test_a_misspelt_option_gets_a_hint(folder):
     with pytest.raises(UnlearunError, match=r"unknown key 'max_new_token'. Did you mean 'max_new_tokens'"):
         UnlearningDataModule(forget={"path": str(folder / "forget.json"), "max_new_token": 3}, retain=RETAIN).read()
+
+
+def test_values_of_a_chat_template_may_be_lists_and_dates(folder):
+    """YAML reads 2025-04-10 as a date, and a list has no hash."""
+    values = {"names": ["a"], "date_string": date(2025, 4, 10)}
+    tokenizer = make_tokenizer("{% for turn in messages %}{{ turn['content'] }}{% endfor %}")
+    data = UnlearningDataModule(FORGET, RETAIN, chat_template_kwargs=values)
+    data.connect(tokenizer)
+    described = json.loads(json.dumps(data.describe()["template"]))
+    assert described["chat_values"] == {"names": "['a']", "date_string": "2025-04-10"}

@@ -124,3 +124,9 @@ def test_numbers_keep_three_digits_whatever_their_size():
         "-0.0005",
         "inf",
     ]
+
+
+def test_all_among_the_metrics_shows_all():
+    found = Evaluation(1, {"forget/probability": 0.5, "mia": 0.4})
+    assert Results.of(found, ["all", "rouge"]) == Results.of(found) == {"probability": 0.5, "mia": 0.4}
+    assert Results.of(found, ["mia"]) == {"mia": 0.4}

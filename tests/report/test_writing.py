@@ -119,3 +119,14 @@ def test_the_card_stands_in_the_model_folder_of_a_run_that_trained(tmp_path):
         write_report([folder])
     assert (trained / "model" / "README.md").is_file()
     assert not (measured / "model" / "README.md").exists()
+
+
+@pytest.mark.parametrize("config", ["data: 3", "data: [1]", "model: null", "optimizer: x", "1: {2: 3}"])
+def test_an_odd_config_or_fingerprint_costs_no_report(config, tmp_path):
+    end = evaluation(20, 0.12, 0.9, versions=["1"], cautions=None)
+    folder = make_run(tmp_path / "npo" / "1", evaluation(0, 0.9, 0.9), end, losses=False)
+    (folder / "config.yaml").write_text(config)
+    (folder / "model").mkdir()
+    assert write_report([folder]).is_file()
+    other = good_run(tmp_path / "npo" / "2")
+    assert write_report([folder, other], tmp_path).is_file()

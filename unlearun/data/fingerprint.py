@@ -51,7 +51,7 @@ def describe_template(formatter: Formatter) -> dict[str, Any]:
         "max_length": formatter.max_length,
     }
     if formatter.chat_values and formatter.uses_chat:
-        described["chat_values"] = dict(formatter.chat_values)
+        described["chat_values"] = {name: str(value) for name, value in formatter.chat_values}  # YAML has dates
     if formatter.shots:
         described["shots"] = digest(formatter.shots)
     return described

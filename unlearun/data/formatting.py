@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,7 @@ class Formatter:
     refuse_long: bool = False
     shots: tuple[tuple[str, str], ...] = ()
     continues: bool = False
-    chat_values: tuple[tuple[str, Any], ...] = ()
+    chat_values: tuple[tuple[str, Any], ...] = field(default=(), hash=False)  # they may be lists
 
     @property
     def uses_chat(self) -> bool:

@@ -47,8 +47,9 @@ class Results(dict[str, float]):
 
         Args:
             evaluation: What was found.
-            metrics: The metrics to show; None for all that were measured on the way.
+            metrics: The metrics to show; None, or "all" among them, for all that were measured on the way.
         """
+        metrics = None if metrics is None or "all" in metrics else metrics
         summary = {
             name: value for name, value in evaluation.summary.items() if metrics is None or _asked(name, metrics)
         }

@@ -10,7 +10,7 @@ import yaml
 
 from unlearun.files import write_whole
 from unlearun.report.cells import plain_cell
-from unlearun.report.facts import data_sets, facts, short_model
+from unlearun.report.facts import data_sets, facts, short_model, versions
 from unlearun.report.findings import findings
 from unlearun.report.markdown import table, values_table
 from unlearun.report.reported_run import ReportedRun
@@ -60,7 +60,7 @@ def card(run: ReportedRun) -> str:
 
 def _parts(run: ReportedRun, model: str) -> Iterator[str]:
     yield f"# {plain_cell(model)} after unlearning with {plain_cell(run.method)}"
-    version = (run.last.fingerprint.get("versions") or {}).get("unlearun", "")
+    version = versions(run.last.fingerprint).get("unlearun", "")
     yield (
         f"{plain_cell(model)}, trained for {run.last.step} steps with {plain_cell(run.method)} to forget chosen rows "
         f"and keep the rest, by unlearun {version}."

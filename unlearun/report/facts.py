@@ -52,9 +52,19 @@ def facts(run: ReportedRun) -> list[tuple[str, str]]:
         "longest row": f"{template['max_length']} tokens" if template.get("max_length") else None,
         "tokenizer digest": made.get("tokenizer"),
         "seed": run.config.get("seed_everything"),
-        "versions": ", ".join(f"{name} {version}" for name, version in (made.get("versions") or {}).items()),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions(made).items()),
     }
     return [(name, str(value)) for name, value in found.items() if value not in (None, "")]
+
+
+def versions(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the versions that a fingerprint names; none where it holds something else.
+
+    Args:
+        fingerprint: Of an evaluation.
+    """
+    found = fingerprint.get("versions")
+    return found if isinstance(found, dict) else {}
 
 
 def data_sets(evaluation: Evaluation) -> list[DataSet]:

@@ -12,7 +12,7 @@ from unlearun.records import better
 from unlearun.records.scores import Floats
 from unlearun.report.figures import COLOURS, INK, make_figure
 from unlearun.report.reported_run import ReportedRun
-from unlearun.report.values import DIRECTIONS, MAIN, Value, value_of
+from unlearun.report.values import DIRECTIONS, MAIN, Value, direction, value_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -95,7 +95,7 @@ def _bars_figure(name: str, runs: list[ReportedRun]) -> Figure:
     axes.set(ylim=(len(runs) - 0.5, -0.5))
     axes.grid(visible=False, axis="y")
     way = better(name)
-    axes.set_title(f"{name}: {DIRECTIONS.get(way, f'best near {way}')}", fontsize=10)
+    axes.set_title(f"{name}: {direction(name)}", fontsize=10)
     if way not in DIRECTIONS:
         axes.axvline(float(way), color=COLOURS["forget"], linestyle=":", linewidth=1)
     return figure

@@ -8,6 +8,7 @@ from typing import Any
 
 from unlearun.records import Evaluation, better, find, meaning
 from unlearun.report.reported_run import ReportedRun
+from unlearun.report.summary import other_rows
 
 # Below this share of what it was before, what should be kept is lost: the guard's own floor.
 COLLAPSED = 0.3
@@ -85,7 +86,8 @@ def _doubts(run: ReportedRun) -> Iterator[str]:
         yield from (f"{str(caution)[:1].upper()}{str(caution)[1:]}." for caution in cautions)
     elif both := _shared_rows(run.last):  # records of an earlier version
         yield f"{both} rows stand in both forget and retain; remove them from one, for they pull both ways."
-    wanted = (run.config.get("data") or {}).get("retain_reference")
+    data = run.config.get("data")
+    wanted = data.get("retain_reference") if isinstance(data, dict) else None
     if wanted and not run.last.fingerprint.get("retain_reference"):
         yield (
             f"Reference mismatch: {wanted} is of other data or another model, so what is relative to a retain model "
@@ -110,8 +112,7 @@ def _unlike(runs: list[ReportedRun]) -> Iterator[str]:
     ours: dict[str, Any] = first.last.fingerprint.get("sets") or {}
     for run in runs[1:]:
         theirs: dict[str, Any] = run.last.fingerprint.get("sets") or {}
-        shared = [name for name in ours if name in theirs]
-        other = [name for name in shared if ours[name].get("digest") != theirs[name].get("digest")]
+        other = other_rows(first.last, run.last)
         if other:
             yield f"{run.name} was measured on other rows of {', '.join(other)} than {first.name}: not comparable."
         missing = sorted(ours.keys() ^ theirs.keys())

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from unlearun.report.cells import plain_cell
 from unlearun.report.facts import config_differences, data_sets, facts, flat
 from unlearun.report.findings import findings, findings_together
-from unlearun.report.page import direction, example_sets, lead, run_rows
+from unlearun.report.page import example_sets, lead, run_rows
 from unlearun.report.reported_run import ReportedRun
-from unlearun.report.values import Line, Value, compared_names, lines, main_lines
+from unlearun.report.values import Line, Value, compared_names, direction, lines, main_lines
 
 SHOWN_ROWS = 10
 
@@ -49,7 +49,7 @@ def comparison_markdown(runs: list[ReportedRun]) -> str:
     names = compared_names(runs)
     rows = run_rows(runs, names)
     found = [*findings_together(runs), *(f"{run.name}: {one}" for run in runs for one in findings(run))]
-    values = [[name, direction(name, runs), *(_cell(row.values[at]) for row in rows)] for at, name in enumerate(names)]
+    values = [[name, direction(name), *(_cell(row.values[at]) for row in rows)] for at, name in enumerate(names)]
     front = ", ".join(row.name for row in rows if row.front)
     parts = [f"# {len(runs)} runs compared", _warnings(found), "## Values"]
     parts += [table(["metric", "better", *(row.name for row in rows)], values)]

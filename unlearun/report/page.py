@@ -18,7 +18,7 @@ from unlearun.report.findings import findings, findings_together
 from unlearun.report.marking import Piece, mark_shared
 from unlearun.report.pictures import pictures_of_run, pictures_of_runs
 from unlearun.report.reported_run import ReportedRun
-from unlearun.report.values import Line, Value, compared_names, lines, main_lines, value_of
+from unlearun.report.values import Value, compared_names, direction, lines, main_lines, value_of
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -141,22 +141,11 @@ def comparison_page(runs: list[ReportedRun]) -> str:
         ],
         footer="Values, one a line: report.csv; as text: report.md.",
         findings=[*findings_together(runs), *(f"{run.name}: {one}" for run in runs for one in findings(run))],
-        columns=[Column(name, direction(name, runs)) for name in names],
+        columns=[Column(name, direction(name)) for name in names],
         rows=run_rows(runs, names),
         pictures=pictures_of_runs(runs),
         differences=config_differences([flat(run.config) for run in runs]),
     )
-
-
-def direction(name: str, runs: list[ReportedRun]) -> str:
-    """Say which way of a metric is better.
-
-    Args:
-        name: The metric.
-        runs: Some of which have it.
-    """
-    found: Line = next(line for run in runs for line in lines(run) if line.name == name)
-    return found.direction
 
 
 def run_rows(runs: list[ReportedRun], names: list[str]) -> list[RunRow]:

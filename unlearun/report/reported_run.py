@@ -11,6 +11,7 @@ import yaml
 
 from unlearun.errors import UnlearunError
 from unlearun.records import Evaluation
+from unlearun.report.summary import other_rows
 
 Curve: TypeAlias = "tuple[list[int], list[float]]"
 # Training logs at most so many points to a picture; more are thinned out evenly.
@@ -63,10 +64,7 @@ class ReportedRun:
     @property
     def other_rows(self) -> list[str]:
         """The sets that start and end both have, but with other rows."""
-        if self.first is None:
-            return []
-        before, after = self.first.fingerprint.get("sets") or {}, self.last.fingerprint.get("sets") or {}
-        return [name for name in after if name in before and before[name].get("digest") != after[name].get("digest")]
+        return [] if self.first is None else other_rows(self.first, self.last)
 
     @cached_property
     def losses(self) -> dict[str, Curve]:

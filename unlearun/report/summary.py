@@ -22,16 +22,21 @@ def run_summary(first: Evaluation | None, last: Evaluation | None) -> str:
         return ""
     if first is None or first is last:
         return "\n\n".join([str(Results.of(last)), *_shown_sets(None, last)])
-    if changed := _other_rows(first, last):
+    if changed := other_rows(first, last):
         note = f"The start is not compared, for it was measured on other rows of {', '.join(changed)}."
         return "\n\n".join([str(Results.of(last)), note, *_shown_sets(None, last)])
     table = before_after(first.summary, last.summary, first.parts, last.parts)
     return "\n\n".join([table, *_shown_sets(first, last)])
 
 
-def _other_rows(first: Evaluation, last: Evaluation) -> list[str]:
-    """Return the sets that both have, but with other rows."""
-    before, after = first.fingerprint.get("sets", {}), last.fingerprint.get("sets", {})
+def other_rows(first: Evaluation, last: Evaluation) -> list[str]:
+    """Return the sets that two evaluations both have, but with other rows.
+
+    Args:
+        first: One of them.
+        last: The other, whose order the names keep.
+    """
+    before, after = first.fingerprint.get("sets") or {}, last.fingerprint.get("sets") or {}
     return [name for name in after if name in before and before[name].get("digest") != after[name].get("digest")]
 
 

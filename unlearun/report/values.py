@@ -67,7 +67,20 @@ class Line(NamedTuple):
     @property
     def direction(self) -> str:
         """Which way is better, in words."""
-        return DIRECTIONS.get(self.better, f"best near {self.better}")
+        return direction(self.name)
+
+
+def direction(name: str) -> str:
+    """Say which way of a metric is better, in words.
+
+    Args:
+        name: ``set/metric``, or an aggregate.
+
+    >>> direction("forget/probability"), direction("mia")
+    ('lower is better', 'best near 0.5')
+    """
+    way = better(name)
+    return DIRECTIONS.get(way, f"best near {way}")
 
 
 def lines(run: ReportedRun) -> list[Line]:
