@@ -11,7 +11,8 @@ from html.parser import HTMLParser
 import pytest
 from report_runs import bad_run, evaluation, good_run, make_run
 
-from unlearun.report.page import MOST_ROWS, breakable, comparison_page, example_sets, run_page
+from unlearun.report.contents import MOST_ROWS, example_sets
+from unlearun.report.page import breakable, comparison_page, run_page
 from unlearun.report.reported_run import read_runs
 
 VOID = {"meta", "input", "br", "link", "wbr"}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from unlearun.report.cells import plain_cell
+from unlearun.report.contents import example_sets, lead, run_rows
 from unlearun.report.facts import config_differences, data_sets, facts, flat
 from unlearun.report.findings import findings, findings_together
-from unlearun.report.page import example_sets, lead, run_rows
 from unlearun.report.reported_run import ReportedRun
 from unlearun.report.values import Line, Value, compared_names, direction, lines, main_lines
 
