@@ -24,8 +24,9 @@ ORDER = [
     "report",
     "harness",
     "runs",
-    "api",
     "explain",
+    "attacks",
+    "api",
     "cli",
     "sweep",
 ]

@@ -23,6 +23,7 @@ OTHER_COMMANDS = {
     "preview": "show rows as the model gets them, labelled tokens marked",
     "score": "compute every aggregate from records, without a model",
     "lm-eval": "run tasks of lm-evaluation-harness, such as mmlu, on models",
+    "attack": "try to bring back what runs have made models forget",
     "report": "write report.html of a run, or of several against one another",
     "export": "turn a checkpoint into a Hugging Face folder",
     "configs": "copy the shipped configs into a folder",
@@ -72,6 +73,10 @@ def _dispatch(arguments: list[str]) -> int:
         from unlearun.harness import main as lm_eval
 
         return lm_eval(rest)
+    if command == "attack":
+        from unlearun.attacks.command import main as attack
+
+        return attack(rest)
     if command == "report":
         from unlearun.report.command import main as report
 

@@ -8,7 +8,7 @@ from datetime import date
 import pytest
 from conftest import CHARACTERS, FORGET, RETAIN, make_tokenizer
 
-from unlearun.data import UnlearningDataModule, preview
+from unlearun.data import UnlearningDataModule, expected_text, preview
 from unlearun.data.set_options import SetOptions, split_source
 from unlearun.data.sources import OPTIONS
 from unlearun.errors import UnlearunError
@@ -68,6 +68,48 @@ def test_a_set_has_keys_template_shots_and_length_of_its_own(folder):
     assert "Q: Who? A:[[" in preview(data)
 
 
+def test_an_answer_may_be_begun(folder):
+    """What is given away stands before the bracket, and an answer keeps one token and its end."""
+    path, keys = str(folder / "named.json"), {"question_key": "prompt", "answer_key": "gt"}
+    named = {"path": path, **keys}
+    data = make(
+        folder,
+        forget_asked={**named, "question_template": "Tell me: {question} Now."},
+        forget_shot={**named, "question_template": "Tell me: {question}", "shots": str(folder / "shots.json")},
+        forget_prefilled={**named, "prefill": "Sure:"},
+        forget_lines={**named, "prefill": "Sure:\n"},
+        forget_two={**named, "given_tokens": 2},
+        forget_nine={**named, "given_tokens": 9},
+        forget_both={**named, "prefill": "So", "given_tokens": 1},
+        forget_text={"path": str(folder / "texts.json"), "given_tokens": 3},
+    )
+    assert spelt(data, "forget_asked") == ["Question: Tell me: Who? Now.\nAnswer:[ Anna.$"]
+    assert spelt(data, "forget_shot") == ["Question: One?\nAnswer: Yes.\n\nQuestion: Tell me: Who?\nAnswer:[ Anna.$"]
+    assert spelt(data, "forget_prefilled") == ["Question: Who?\nAnswer: Sure:[ Anna.$"]
+    assert spelt(data, "forget_lines") == ["Question: Who?\nAnswer: Sure:\n[Anna.$"]
+    assert spelt(data, "forget_two") == ["Question: Who?\nAnswer: A[nna.$"]
+    assert spelt(data, "forget_nine") == ["Question: Who?\nAnswer: Anna[.$"]
+    assert spelt(data, "forget_both") == ["Question: Who?\nAnswer: So [Anna.$"]
+    assert spelt(data, "forget_text") == ["abc[$", "defg[h$"]
+    (batch,) = data.val_dataloader()["forget_two"]
+    assert batch.texts == ("nna.",)
+    (example,) = data.evaluated_examples("forget_two")
+    assert expected_text(data.formatter_of("forget_two"), example, 9) == "nna."
+    (example,) = data.evaluated_examples("forget_prefilled")
+    assert expected_text(data.formatter_of("forget_prefilled"), example, 9) == "Anna."
+    sets = data.describe()["sets"]
+    assert sets["forget_both"]["template"] == {**data.describe()["template"], "prefill": "So", "given": 1}
+    assert sets["forget_asked"]["template"]["question"] == "Tell me: {question} Now."
+
+
+def test_a_chat_may_be_begun():
+    tokenizer = make_tokenizer("{% for turn in messages %}{{ turn['content'] }}\n{% endfor %}")
+    data = UnlearningDataModule(FORGET, RETAIN, evaluation={"forget": {"path": "x", "prefill": "Sure:"}})
+    data.sources["evaluation forget"] = [{"question": "Who?", "answer": "Anna."}]
+    data.connect(tokenizer)
+    assert spelt(data, "forget") == ["Who?\nSure:[ Anna.$"]
+
+
 def test_the_fingerprint_says_how_a_set_of_its_own_was_asked(folder):
     rows = {"path": str(folder / "named.json"), "question_key": "prompt", "answer_key": "gt"}
     asked = {**rows, "shots": str(folder / "shots.json")}
@@ -113,6 +155,8 @@ def test_shots_are_found_under_the_root(folder):
         ("system_prompt", 3, "system_prompt is 3; expected text or null"),
         ("shots", 3, "shots is 3; expected a source, as that of the set"),
         ("prompt_template", "Q:", "prompt_template is 'Q:'; it must hold {question}"),
+        ("question_template", "Q:", "question_template is 'Q:'; it must hold {question}"),
+        ("given_tokens", 0, "given_tokens is 0; expected a number of 1 or more"),
     ],
 )
 def test_a_wrong_value_is_said_with_its_set(option, value, said):
@@ -124,15 +168,26 @@ def test_a_wrong_value_is_said_with_its_set(option, value, said):
 def test_every_option_changes_something():
     values = {"min_characters": 3, "max_new_tokens": 3, "joined": True, "continues": True, "chat_template": False}
     values |= {"prompt_template": "{question}!", "shots": "a.json", "chat_template_kwargs": {"a": 1}}
+    values |= {"question_template": "{question}!", "given_tokens": 2}
     for option in OPTIONS:
         source, options = split_source({"path": "a", option: values.get(option, "x")}, SetOptions(), "it")
         assert options != SetOptions(), option
         assert source == {"path": "a"}
 
 
-@pytest.mark.parametrize("more", [{"prompt_template": "{question}"}, {"chat_template": True}, {"shots": "a.json"}])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"prompt_template": "{question}"},
+        {"question_template": "{question}!"},
+        {"chat_template": True},
+        {"prefill": "So:"},
+        {"shots": "a.json"},
+    ],
+)
 def test_what_continues_has_no_template(more):
-    with pytest.raises(UnlearunError, match="continues: true takes the prompt as it is; leave out templates and shots"):
+    said = "continues: true takes the prompt as it is; leave out templates, prefill and shots"
+    with pytest.raises(UnlearunError, match=said):
         split_source({"path": "a.json", "continues": True, **more}, SetOptions(), "the forget set")
 
 

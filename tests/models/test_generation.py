@@ -8,7 +8,7 @@ from conftest import CHARACTERS, FORGET, RETAIN, make_gpt2, make_llama, make_tok
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from unlearun.data import Formatter, Item
-from unlearun.models import Policy, greedy_answers
+from unlearun.models import Policy, answers_of
 
 # Of very different lengths, so that a batch has much padding on the left.
 QUESTIONS = ["Why?", "Where does the old man in the red boat by the sea live?", "Who?", "What is it, Anna?"]
@@ -63,7 +63,7 @@ def test_equals_a_loop_by_hand(make, batch_size):
     assert 12 in lengths, "no answer reaches the limit: choose other weights"
     assert min(lengths) < 12, "no answer ends by itself: choose other weights"
     assert len({text for text, _ in by_hand}) > 5
-    got = greedy_answers(Policy(model), formatter, examples, max_new_tokens=12, batch_size=batch_size)
+    got = answers_of(Policy(model), formatter, examples, max_new_tokens=12, batch_size=batch_size)
     assert got == [text for text, _ in by_hand]
     assert not any("<eos>" in text for text in got)
 
@@ -74,11 +74,11 @@ def test_order_and_count_are_kept():
     formatter = Formatter(tokenizer)
     examples = make_examples(formatter, QUESTIONS)
     policy = Policy(model)
-    forward = greedy_answers(policy, formatter, examples, max_new_tokens=5, batch_size=2)
-    backward = greedy_answers(policy, formatter, examples[::-1], max_new_tokens=5, batch_size=3)
+    forward = answers_of(policy, formatter, examples, max_new_tokens=5, batch_size=2)
+    backward = answers_of(policy, formatter, examples[::-1], max_new_tokens=5, batch_size=3)
     assert forward == backward[::-1]
     assert len(set(forward)) > 1
-    assert greedy_answers(policy, formatter, [], max_new_tokens=5) == []
+    assert answers_of(policy, formatter, [], max_new_tokens=5) == []
 
 
 def test_the_answer_is_not_read():
@@ -87,7 +87,7 @@ def test_the_answer_is_not_read():
     formatter = Formatter(tokenizer)
     items = [Item("row", "Who is Carl?", answer) for answer in ("A baker.", "Nobody at all, they say.")]
     examples = formatter.format_all(items, "test")[0]
-    first, second = greedy_answers(Policy(lively(make_llama())), formatter, examples, max_new_tokens=8)
+    first, second = answers_of(Policy(lively(make_llama())), formatter, examples, max_new_tokens=8)
     assert first == second
 
 
@@ -102,7 +102,7 @@ def test_plain_text_is_continued(length, kept, left):
     expected, _ = answer_by_hand(
         model, tokenizer, tokenizer(text)["input_ids"][:kept], [tokenizer.eos_token_id], min(9, left)
     )
-    assert greedy_answers(Policy(model), formatter, examples, max_new_tokens=9) == [expected]
+    assert answers_of(Policy(model), formatter, examples, max_new_tokens=9) == [expected]
 
 
 def make_chat():
@@ -139,7 +139,7 @@ def test_either_end_token_ends_a_chat_answer():
         if length < 12
     }
     assert ended_by == {True, False}, "only one of the ends occurs: choose other weights"
-    got = greedy_answers(Policy(model), formatter, examples, max_new_tokens=12, batch_size=4)
+    got = answers_of(Policy(model), formatter, examples, max_new_tokens=12, batch_size=4)
     assert got == [text for text, _ in by_hand]
 
 
@@ -166,7 +166,7 @@ def test_the_models_own_settings_do_not_matter(settings):
     expected = [answer_by_hand(model, tokenizer, e.input_ids[: e.start], ends, 20)[0] for e in examples]
     model.generation_config.update(**settings)
     before = model.generation_config.to_dict()
-    assert greedy_answers(Policy(model), formatter, examples, max_new_tokens=20) == expected
+    assert answers_of(Policy(model), formatter, examples, max_new_tokens=20) == expected
     assert model.generation_config.to_dict() == before
 
 
@@ -175,6 +175,6 @@ def test_is_without_dropout_and_leaves_train_mode():
     formatter = Formatter(tokenizer)
     policy = Policy(lively(make_gpt2(dropout=0.5)))
     examples = make_examples(formatter, QUESTIONS)
-    answers = [greedy_answers(policy, formatter, examples, max_new_tokens=6) for _ in range(2)]
+    answers = [answers_of(policy, formatter, examples, max_new_tokens=6) for _ in range(2)]
     assert answers[0] == answers[1]
     assert policy.training

@@ -33,7 +33,7 @@ def all_answers(formatter: Formatter, example: Example) -> tuple[list[Example], 
 def answer_text(formatter: Formatter, example: Example) -> str:
     """Return the labelled tokens of a row as text: the answer, or what is left of it where it was cut."""
     item = example.item
-    if item.question is not None and example.ends and example.kind == OWN:
+    if item.question is not None and example.ends and example.kind == OWN and not formatter.given:
         return item.answer
     labelled = list(example.input_ids[example.start :])
     return str(
@@ -71,9 +71,10 @@ def expected_text(formatter: Formatter, example: Example, max_new_tokens: int) -
     Args:
         formatter: What made the row.
         example: The row.
-        max_new_tokens: How far a plain text, or a prompt whose set ``continues``, is continued.
+        max_new_tokens: How far a plain text, a prompt whose set ``continues``, or an answer that is begun already, is
+            continued.
     """
-    if example.item.question is not None and not formatter.continues:
+    if example.item.question is not None and not formatter.continues and not formatter.given:
         return example.item.answer.strip()
     start = prompt_length(example)
     following = list(example.input_ids[start : start + max_new_tokens])

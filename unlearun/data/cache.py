@@ -118,6 +118,7 @@ class TokenCache:
             "system": formatter.system,
             "max_length": formatter.max_length,
             "refuse_long": formatter.refuse_long,
+            "given": formatter.given,
             "sample": sample,
         }
         inner: Any = tokenizer

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unlearun.data.examples import Example
-from unlearun.data.formatting import Formatter
+from unlearun.data.formatting import QUESTION, Formatter
 from unlearun.data.sources import Source
 from unlearun.records import role_of
 
@@ -54,6 +54,12 @@ def describe_template(formatter: Formatter) -> dict[str, Any]:
         described["chat_values"] = {name: str(value) for name, value in formatter.chat_values}  # YAML has dates
     if formatter.shots:
         described["shots"] = digest(formatter.shots)
+    if formatter.question != QUESTION:
+        described["question"] = formatter.question
+    if formatter.prefill:
+        described["prefill"] = formatter.prefill
+    if formatter.given:
+        described["given"] = formatter.given
     return described
 
 

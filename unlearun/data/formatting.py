@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PROMPT = "Question: {question}\nAnswer:"
+QUESTION = "{question}"
 # So many rows are tokenised at once: enough to keep all cores busy, few enough that what a tokenizer makes of them
 # beside the ids, some hundred bytes a token, is small. Books count by their characters.
 _ROWS, _CHARACTERS = 256, 1_000_000
@@ -36,6 +37,9 @@ class Formatter:
             with each, an empty line behind it.
         continues: Whether an answer goes on where its prompt stops, without a space between.
         chat_values: Further values of the chat template, by name, such as a date.
+        question: What is asked instead of a row's question, which ``{question}`` stands for.
+        prefill: What the model is made to begin its answer with; it is not labelled.
+        given: So many tokens of the answer itself stand in the prompt, but never all of them.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -47,6 +51,9 @@ class Formatter:
     shots: tuple[tuple[str, str], ...] = ()
     continues: bool = False
     chat_values: tuple[tuple[str, Any], ...] = field(default=(), hash=False)  # they may be lists
+    question: str = QUESTION
+    prefill: str = ""
+    given: int = 0
 
     @property
     def uses_chat(self) -> bool:
@@ -75,7 +82,7 @@ class Formatter:
         return int(self.tokenizer.eos_token_id)
 
     def prompt_ids(self, question: str) -> list[int]:
-        """Return the tokens before the answer.
+        """Return the tokens before the answer, but for those of the answer itself that are given.
 
         Args:
             question: The question as the row has it.
@@ -93,6 +100,10 @@ class Formatter:
     def _prompts(self, questions: Sequence[str]) -> list[list[int]]:
         if not questions:
             return []
+        begun = self._ids(self._behind_prompt(self.prefill)) if self.prefill else []
+        return [[*ids, *begun] for ids in self._asking([self.question.replace(QUESTION, one) for one in questions])]
+
+    def _asking(self, questions: Sequence[str]) -> list[list[int]]:
         if self.uses_chat:
             turns: Any = [self._turns(question) for question in questions]
             texts: Any = self.tokenizer.apply_chat_template(
@@ -101,16 +112,26 @@ class Formatter:
             return self._all_ids(texts)
         eos = self.tokenizer.eos_token_id
         gap = "" if self.prompt[-1:].isspace() else " "
-        before = "".join(f"{self._asked(question)}{gap}{answer}\n\n" for question, answer in self.shots)
-        rows = self._all_ids([before + self._asked(question) for question in questions], special=True)
+        before = "".join(f"{self._in_template(question)}{gap}{answer}\n\n" for question, answer in self.shots)
+        rows = self._all_ids([before + self._in_template(question) for question in questions], special=True)
         return [ids[:-1] if len(ids) > 1 and ids[-1] == eos else ids for ids in rows]
 
-    def _asked(self, question: str) -> str:
-        return self.prompt.replace("{question}", question)
+    def _in_template(self, question: str) -> str:
+        return self.prompt.replace(QUESTION, question)
 
     def _as_answer(self, answer: str) -> str:
+        if not self.prefill:
+            return self._behind_prompt(answer)
+        return answer if self._brings_a_space or self.prefill[-1:].isspace() else f" {answer}"
+
+    def _behind_prompt(self, text: str) -> str:
         spaced = self.uses_chat or self.continues or self._brings_a_space or self.prompt[-1:].isspace()
-        return answer if spaced else f" {answer}"
+        return text if spaced else f" {text}"
+
+    def _give(self, prompt: list[int], answer: list[int]) -> tuple[list[int], list[int]]:
+        """Move the tokens of an answer that are given into the prompt; one and its end always stay."""
+        given = max(0, min(self.given, len(answer) - 2))
+        return [*prompt, *answer[:given]], answer[given:]
 
     def until_next_question(self, text: str) -> str:
         """Cut off a further question that a model made up behind its answer, as it saw it in the shots.
@@ -146,8 +167,10 @@ class Formatter:
         Raises:
             UnlearunError: The prompt leaves no room for one token of the answer.
         """
-        prompt = self.prompt_ids(item.question or "")
-        answered = [*self.answer_ids(item.answer if answer is None else answer), self.end_id]
+        prompt, answered = self._give(
+            self.prompt_ids(item.question or ""),
+            [*self.answer_ids(item.answer if answer is None else answer), self.end_id],
+        )
         tokens, cut = self._join(item, prompt, answered)
         return Example(example_id, tokens, len(prompt), not cut, item, kind), cut
 
@@ -173,10 +196,11 @@ class Formatter:
         for place, (item, (prompt, answer)) in enumerate(zip(items, self._tokenised(items), strict=True)):
             if item.question is None:
                 for piece, ends in self._pieces([*answer, end]):
-                    table.add(piece, 1, ends, place)
+                    table.add(piece, max(1, min(1 + self.given, len(piece) - 1)), ends, place)
                 continue
+            prompt, answered = self._give(prompt, [*answer, end])
             try:
-                tokens, cut = self._join(item, prompt, [*answer, end])
+                tokens, cut = self._join(item, prompt, answered)
             except UnlearunError as error:
                 problems.append(str(error))
             else:

@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from unlearun.data.formatting import PROMPT, Formatter
+from unlearun.data.formatting import PROMPT, QUESTION, Formatter
 from unlearun.data.rows import Keys
 from unlearun.data.sources import OPTIONS, Source
 from unlearun.errors import UnlearunError, shown
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+NOT_CONTINUED = {"prompt_template", "chat_template", "question_template", "prefill", "shots"}
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,9 @@ class SetOptions:
         system_prompt: A system prompt for the chat template; None leaves the template's own.
         chat_template: Whether the tokenizer's chat template is used, if it has one.
         chat_template_kwargs: Further values of the chat template, by name.
+        question_template: What is asked; ``{question}`` stands for the row's question.
+        prefill: What the model is made to begin its answer with.
+        given_tokens: So many tokens of the answer stand in the prompt.
         shots: Questions with answers that go before each question; None for none.
         max_new_tokens: At most so many tokens of an answer are generated.
     """
@@ -40,13 +46,17 @@ class SetOptions:
     system_prompt: str | None = None
     chat_template: bool = True
     chat_template_kwargs: Mapping[str, Any] | None = None
+    question_template: str = QUESTION
+    prefill: str = ""
+    given_tokens: int = 0
     shots: Source | None = None
     max_new_tokens: int = 48
 
     def __post_init__(self) -> None:
         """Check what types cannot say."""
-        if "{question}" not in self.prompt_template:
-            raise UnlearunError(f"prompt_template is {self.prompt_template!r}; it must hold {{question}}")
+        for name in ("prompt_template", "question_template"):
+            if QUESTION not in getattr(self, name):
+                raise UnlearunError(f"{name} is {getattr(self, name)!r}; it must hold {{question}}")
 
     def formatter(
         self,
@@ -66,13 +76,16 @@ class SetOptions:
         return Formatter(
             tokenizer,
             max_length,
-            "{question}" if self.continues else self.prompt_template,
+            QUESTION if self.continues else self.prompt_template,
             self.system_prompt,
             self.chat_template and not self.continues,
             refuse_long,
             shots,
             self.continues,
             tuple((self.chat_template_kwargs or {}).items()),
+            self.question_template,
+            self.prefill,
+            self.given_tokens,
         )
 
 
@@ -106,8 +119,10 @@ def split_source(source: Source, common: SetOptions, where: str) -> tuple[Source
         options = replace(common, keys=replace(common.keys, **keys), **others)
     except UnlearunError as error:
         raise UnlearunError(f"{where}: {error}") from error
-    if options.continues and (options.shots is not None or own.keys() & {"prompt_template", "chat_template"}):
-        raise UnlearunError(f"{where}: continues: true takes the prompt as it is; leave out templates and shots")
+    if options.continues and own.keys() & NOT_CONTINUED:
+        raise UnlearunError(
+            f"{where}: continues: true takes the prompt as it is; leave out templates, prefill and shots"
+        )
     return {key: value for key, value in source.items() if key not in own}, options
 
 

@@ -37,6 +37,9 @@ OPTIONS: dict[str, tuple[str, tuple[type, ...]]] = {
     "system_prompt": _TEXT_OR_NONE,
     "chat_template": _FLAG,
     "chat_template_kwargs": ("a mapping of names to values", (Mapping,)),
+    "question_template": _TEXT,
+    "prefill": _TEXT,
+    "given_tokens": _COUNT,
     "shots": ("a source, as that of the set", (str, Mapping, list)),
     "max_new_tokens": _COUNT,
 }

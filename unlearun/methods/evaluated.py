@@ -22,7 +22,7 @@ from unlearun.data import (
 )
 from unlearun.errors import UnlearunError
 from unlearun.metrics import Choice, EvaluationSuite, SetTraits
-from unlearun.models import Policy, gradient_norms, greedy_answers, most, token_count
+from unlearun.models import Policy, answers_of, gradient_norms, most, token_count
 from unlearun.records import NEED_REFERENCE, Evaluation, check_fit, read_reference, role_of
 from unlearun.shipped import is_shipped
 
@@ -192,9 +192,19 @@ class EvaluatedModule(LightningModule):
         Returns:
             One text a row.
         """
+        return self.answers(name, examples)
+
+    def answers(self, name: str, examples: Sequence[Example], temperature: float = 0.0) -> list[str]:
+        """See `answer`; greedily, or drawn.
+
+        Args:
+            name: The set.
+            examples: Rows of it.
+            temperature: 0 is greedy; else what scores are divided by before tokens are drawn.
+        """
         data = self._data()
-        at_once = GENERATED_TOGETHER * data.questions_per_batch
-        return greedy_answers(self.policy, data.formatter_of(name), examples, data.max_new_tokens(name), at_once)
+        at_once, most_tokens = GENERATED_TOGETHER * data.questions_per_batch, data.max_new_tokens(name)
+        return answers_of(self.policy, data.formatter_of(name), examples, most_tokens, at_once, temperature)
 
     # ---- inside ---------------------------------------------------------------------------------------------
 

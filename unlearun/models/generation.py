@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from unlearun.data import Example, Formatter
 
 
-def greedy_answers(
+def answers_of(
     policy: Policy,
     formatter: Formatter,
     examples: Sequence[Example],
     max_new_tokens: int = 48,
     batch_size: int = 40,
+    temperature: float = 0.0,
 ) -> list[str]:
     """Let the model answer the questions of some rows.
 
@@ -30,12 +31,13 @@ def greedy_answers(
         examples: Rows; a plain text is continued after its first 32 tokens at most.
         max_new_tokens: At most so many tokens an answer.
         batch_size: Questions at a time.
+        temperature: 0 is greedy; see `Policy.generate`.
 
     Returns:
         One text a row, in the order given, without special tokens.
     """
     prompts = [list(example.input_ids[: prompt_length(example)]) for example in examples]
-    continuations = continue_prompts(policy, formatter, prompts, max_new_tokens, batch_size)
+    continuations = continue_prompts(policy, formatter, prompts, max_new_tokens, batch_size, temperature)
     answers = []
     for example, prompt, tokens in zip(examples, prompts, continuations, strict=True):
         length = len(tokens)

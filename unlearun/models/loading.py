@@ -15,6 +15,7 @@ import torch
 
 from unlearun.errors import UnlearunError, closest
 from unlearun.hub import hub_or_cache
+from unlearun.models.quantised import Quantisation, keep_unpacked, quantisation_hushed, quantising
 from unlearun.models.soundness import check_causal, check_complete, check_files, check_tokenizer, explained
 from unlearun.shipped import find_asset
 
@@ -175,17 +176,24 @@ def base_name(model: str) -> str:
     return name if how or name != model else lasting_name(where)
 
 
-def load_model(model: str, dtype: str = "float32", four_bit: bool = False, trusted: bool = False) -> PreTrainedModel:
+def load_model(
+    model: str,
+    dtype: str = "float32",
+    four_bit: bool = False,
+    trusted: bool = False,
+    quantisation: Quantisation | None = None,
+) -> PreTrainedModel:
     """Load a causal LM.
 
     Args:
         model: See `locate`; the folder of an adapter gives the model that it belongs to, with it merged in.
         dtype: What its weights are kept in.
-        four_bit: Whether linear layers are kept in 4 bits instead (NF4 of bitsandbytes).
+        four_bit: Whether linear layers are kept in 4 bits instead (NF4 of bitsandbytes), to train adapters beside them.
         trusted: Whether code that it brings along may run.
+        quantisation: What linear layers are kept in, to run the model alone: see `quantising`.
 
     Returns:
-        The model, free of any quantisation mark, so that it can be saved again; but one of 4 bits has it.
+        The model, free of any quantisation mark, so that it can be saved again; but one of few bits has it.
 
     Raises:
         UnlearunError: There is no such model, it is no causal LM, or it cannot be read.
@@ -196,11 +204,16 @@ def load_model(model: str, dtype: str = "float32", four_bit: bool = False, trust
     if (Path(where) / ADAPTER_FILE).is_file():
         if four_bit:
             raise UnlearunError(f"{model} is an adapter; merge it into its model before that is loaded in 4 bits")
+        if quantisation:
+            raise UnlearunError(f"{model} is an adapter; merge it into its model before that is quantised")
         return _load_adapter(Path(where), dtype, trusted)
     check_files(model, where, how)
     say_trusted(model, trusted)
-    further: dict[str, Any] = {**(how or SAFELY), **(_four_bits(model, dtype, bool(how)) if four_bit else {})}
-    with reading(where, model, "model"):
+    further: dict[str, Any] = {**(how or SAFELY)}
+    if four_bit or quantisation:
+        asked = "load_in_4bit" if four_bit else str(quantisation)
+        further |= quantising(model, quantisation or "nf4", dtype, bool(how), asked)
+    with quantisation_hushed() if quantisation else nullcontext(), reading(where, model, "model"):
         made: Any = AutoModelForCausalLM.from_pretrained(
             where, dtype=getattr(torch, dtype), trust_remote_code=trusted, **TOLD, **further
         )
@@ -210,34 +223,8 @@ def load_model(model: str, dtype: str = "float32", four_bit: bool = False, trust
     if how:
         _clear_quantisation(loaded)
     if four_bit:
-        _keep_unpacked(loaded)
+        keep_unpacked(loaded)
     return loaded
-
-
-def _four_bits(model: str, dtype: str, packed: bool) -> dict[str, Any]:
-    if packed:
-        raise UnlearunError(f"{model} is a GGUF file, which cannot be loaded in 4 bits; name a Hugging Face folder")
-    if find_spec("bitsandbytes") is None:
-        raise UnlearunError("load_in_4bit needs the package bitsandbytes; pip install 'unlearun[4bit]'")
-    from transformers import BitsAndBytesConfig
-
-    settings = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=getattr(torch, dtype),
-    )
-    return {"quantization_config": settings}
-
-
-def _keep_unpacked(model: PreTrainedModel) -> None:
-    """Keep bitsandbytes from packing weights anew for the CPU when they first run without a gradient.
-
-    Packed, they have no backward pass, and never come back: adapters below them would learn next to nothing.
-    """
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
 
 
 @contextmanager

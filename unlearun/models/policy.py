@@ -90,10 +90,10 @@ class Policy(nn.Module):
         if want == "states":
             return hidden
         if want == "logits":
-            return self._head(hidden)
+            return self.head(hidden)
         if want == "logprobs":
             return _spread(self._logprobs(hidden, labels), batch.labels)
-        parts = [token_stats(self._head(some), theirs) for some, theirs in _chunks(hidden, labels)]
+        parts = [token_stats(self.head(some), theirs) for some, theirs in _chunks(hidden, labels)]
         return TokenStats(*(_spread(torch.cat(values), batch.labels) for values in zip(*parts, strict=True)))
 
     @contextmanager
@@ -215,7 +215,7 @@ class Policy(nn.Module):
     def _logprobs(self, hidden: Tensor, labels: Tensor) -> Tensor:
         """Score labels ``(N,)`` by hidden states ``(N, D)``; the logits that exist at a time are limited."""
         if not torch.is_grad_enabled():
-            return torch.cat([token_logprobs(self._head(some), theirs) for some, theirs in _chunks(hidden, labels)])
+            return torch.cat([token_logprobs(self.head(some), theirs) for some, theirs in _chunks(hidden, labels)])
         size = max(1, KEPT_LOGITS // self.model.config.get_text_config().vocab_size)
         if len(labels) <= size:
             return self._score(hidden, labels)
@@ -223,7 +223,7 @@ class Policy(nn.Module):
         return torch.cat([checkpoint(self._score, *chunk, use_reentrant=False) for chunk in chunks])
 
     def _score(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        return token_logprobs(self._head(hidden), labels, consume=True)
+        return token_logprobs(self.head(hidden), labels, consume=True)
 
     @torch.no_grad()
     def _check_head(self, input_ids: Tensor) -> None:
@@ -234,7 +234,7 @@ class Policy(nn.Module):
         """
         mask = torch.ones_like(input_ids)
         with in_eval_mode(self.model):
-            ours = self._head(self._decode(input_ids, mask)).float()
+            ours = self.head(self._decode(input_ids, mask)).float()
             theirs = self.model(input_ids=input_ids, attention_mask=mask, use_cache=False).logits.float()
         finite = ours.isfinite() & theirs.isfinite()  # a model that is broken can be measured all the same
         ours, theirs = ours[finite], theirs[finite]
@@ -265,7 +265,7 @@ class Policy(nn.Module):
         # SmolLM2: up to 0.03 in bfloat16, 1e-5 in float32 and from 0.4 on with a wrong attention; TF32 lies between.
         return bool((distance < (0.1 if self.model.dtype.itemsize < 4 else 0.01)).all())
 
-    def _head(self, hidden: Tensor) -> Tensor:
+    def head(self, hidden: Tensor) -> Tensor:
         """Map last hidden states ``(N, D)`` to logits ``(N, V)`` as the architecture's own forward does."""
         logits = self.model.get_output_embeddings()(hidden)
         return scale_logits(logits, self.model.config.get_text_config())

@@ -1,11 +1,17 @@
 """Records: what is kept of each example, and every number that is made of it. Needs numpy, and no torch."""
 
 from unlearun.records.aggregates import auroc, harmonic_mean, kolmogorov_smirnov, privleak
+from unlearun.records.attacked import Attacked
 from unlearun.records.evaluation import Evaluation, role_of
+from unlearun.records.forget_rows import FORGET, as_forget, mean_of, of_rows, only
 from unlearun.records.meanings import better, meaning
+from unlearun.records.metric_faith import quantisation_faith, relearning_faith
+from unlearun.records.one_score import OneScore, one_score
 from unlearun.records.published import read_records
+from unlearun.records.recovery import Recovery, recovery
 from unlearun.records.reference import check_fit, offers, read_reference
 from unlearun.records.results import Results, before_after, number, text_table
+from unlearun.records.robustness import Standing, Tried, judge_metrics, stand
 from unlearun.records.scores import ROUGE_COLUMNS, Score, mean, set_scores
 from unlearun.records.summary import AGGREGATES, ATTACKS, NEED_REFERENCE, find, summarise
 from unlearun.records.table import SetTable
@@ -13,28 +19,44 @@ from unlearun.records.table import SetTable
 __all__ = [
     "AGGREGATES",
     "ATTACKS",
+    "FORGET",
     "NEED_REFERENCE",
     "ROUGE_COLUMNS",
+    "Attacked",
     "Evaluation",
+    "OneScore",
+    "Recovery",
     "Results",
     "Score",
     "SetTable",
+    "Standing",
+    "Tried",
+    "as_forget",
     "auroc",
     "before_after",
     "better",
     "check_fit",
     "find",
     "harmonic_mean",
+    "judge_metrics",
     "kolmogorov_smirnov",
     "mean",
+    "mean_of",
     "meaning",
     "number",
+    "of_rows",
     "offers",
+    "one_score",
+    "only",
     "privleak",
+    "quantisation_faith",
     "read_records",
     "read_reference",
+    "recovery",
+    "relearning_faith",
     "role_of",
     "set_scores",
+    "stand",
     "summarise",
     "text_table",
 ]

@@ -68,7 +68,7 @@ class Evaluation:
 
     def write(self, file: Path) -> None:
         """Write it as JSON, whole or not at all; NaN and infinity, which JSON lacks, as null."""
-        write_whole(file, json.dumps(_finite(asdict(self)), indent=1, ensure_ascii=False, allow_nan=False))
+        write_whole(file, json.dumps(finite(asdict(self)), indent=1, ensure_ascii=False, allow_nan=False))
 
     @classmethod
     def read(cls, file: Path) -> Evaluation:
@@ -213,9 +213,14 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def _finite(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+def finite(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """Return a JSON value with null in place of NaN and infinity, which JSON lacks.
+
+    Args:
+        value: Mappings, lists and plain values.
+    """
     if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
+        return {key: finite(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(inner) for inner in value]
+        return [finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -29,7 +29,7 @@ def write_report(folders: Sequence[Path], output: Path | None = None) -> Path:
         UnlearunError: A folder holds no run, or its records cannot be read.
     """
     runs = read_runs(list(folders))
-    where = output or (runs[0].folder if len(runs) == 1 else _shared(list(folders)))
+    where = output or (runs[0].folder if len(runs) == 1 else shared_folder(list(folders)))
     if len(runs) == 1:
         page, text = run_page(runs[0]), run_markdown(runs[0])
         if runs[0].trained and (runs[0].folder / "model").is_dir():
@@ -41,8 +41,12 @@ def write_report(folders: Sequence[Path], output: Path | None = None) -> Path:
     return where / f"{NAME}.html"
 
 
-def _shared(folders: list[Path]) -> Path:
-    """Return the folder that holds all; where that is the root of the disk, where the user is."""
+def shared_folder(folders: Sequence[Path]) -> Path:
+    """Return the folder that holds all; where that is the root of the disk, where the user is.
+
+    Args:
+        folders: Of runs.
+    """
     parents = [folder.resolve().parents for folder in folders]
     shared = next(one for one in parents[0] if all(one in others for others in parents[1:]))
     return shared if shared != Path(shared.anchor) else Path()

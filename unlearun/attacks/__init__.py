@@ -1,0 +1,23 @@
+"""Is it really gone? Attacks that try to bring back what a model was made to forget."""
+
+from unlearun.attacks.base import Attack, Outcome
+from unlearun.attacks.jailbreak import Jailbreak
+from unlearun.attacks.look_inside import LookInside
+from unlearun.attacks.quantise import Quantise
+from unlearun.attacks.relearn import Relearn
+from unlearun.attacks.reword import Reword
+from unlearun.attacks.sample import Sample
+from unlearun.attacks.victim import Victim, read_victim
+
+__all__ = [
+    "Attack",
+    "Jailbreak",
+    "LookInside",
+    "Outcome",
+    "Quantise",
+    "Relearn",
+    "Reword",
+    "Sample",
+    "Victim",
+    "read_victim",
+]

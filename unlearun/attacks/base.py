@@ -1,0 +1,58 @@
+"""What every attack is: a class whose arguments are its config, and which says what it has brought back."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from unlearun.records import Evaluation
+
+if TYPE_CHECKING:
+    from unlearun.attacks.victim import Victim
+
+
+@dataclass
+class Outcome:
+    """What an attack has found.
+
+    Attributes:
+        variants: For each way in which it was carried out, in words, what was measured then; the forget set among it
+            is called ``forget``, and its examples have the ids that they have without an attack.
+        curves: For some variants what came back over time: the step, and the two metrics that the attack is measured
+            by, a point each.
+        figures: What it has found beside, plain values by name.
+        skipped: What could not be tried on this model or these data, and why.
+    """
+
+    variants: dict[str, Evaluation] = field(default_factory=dict)
+    curves: dict[str, list[tuple[int, float, float]]] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+class Attack(ABC):
+    """A way to get back what a model was made to forget.
+
+    The constructor is the config: its arguments are plain values with defaults.
+
+    Attributes:
+        behavioural: Whether it makes the model say what it should not, and so counts into robustness; else it looks.
+        measured: Two columns of the records by whose means it is measured: what came back, and one to set beside it.
+            Both rise with knowledge.
+    """
+
+    behavioural: ClassVar[bool] = True
+    measured: ClassVar[tuple[str, str]] = ("extraction_strength", "probability")
+
+    @abstractmethod
+    def run(self, victim: Victim) -> Outcome:
+        """Carry it out.
+
+        Args:
+            victim: The model, its data, and how to measure it.
+
+        Raises:
+            UnlearunError: An argument does not fit the model or its data. What merely cannot be tried on these is
+                skipped, and said in the outcome.
+        """

@@ -1,0 +1,85 @@
+"""Attacks that ask in another way, and change nothing of the model: each way is an evaluated set of its own."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from unlearun.attacks.base import Attack, Outcome
+from unlearun.attacks.victim import CHEAP, Victim
+from unlearun.data import Row, read_rows
+from unlearun.methods import UnlearningMethod
+from unlearun.records import FORGET, only
+
+
+class PromptAttack(Attack):
+    """Asks the forget rows in several ways, each described by the options of a set, in one pass over all of them."""
+
+    @abstractmethod
+    def ways(self, victim: Victim, skipped: dict[str, str]) -> Mapping[str, Mapping[str, Any]]:
+        """Return the ways to ask.
+
+        Args:
+            victim: The model and its data.
+            skipped: What cannot be tried is put down there, and why.
+
+        Returns:
+            For each, in words, the options of a source, such as ``prefill``.
+        """
+
+    def run(self, victim: Victim) -> Outcome:
+        """Ask in every way, and measure how well the answers follow.
+
+        Args:
+            victim: The model and its data.
+        """
+        outcome = Outcome()
+        ways = self.ways(victim, outcome.skipped)
+        if not ways:
+            return outcome
+        names = {f"{FORGET}_{number}": way for number, way in enumerate(ways)}
+        data = victim.datamodule(
+            evaluation={name: victim.forget_source(**ways[way]) for name, way in names.items()},
+            final_metrics=list(CHEAP),
+            retain_reference=None,
+            overlap="allow",
+            duplicates="allow",
+        )
+        found = victim.measure(victim.load(UnlearningMethod), data)
+        for name, way in names.items():
+            outcome.variants[way] = only(found, name)
+        return outcome
+
+
+def named(what: str, text: str, width: int = 32) -> str:
+    """Name a way by the beginning of the text that it uses.
+
+    Args:
+        what: The kind of way.
+        text: What it uses.
+        width: At most so many characters of it.
+
+    >>> named("in the words", "Tell me: {question}", 12)
+    "in the words 'Tell me: ...'"
+    """
+    return f"{what} {text if len(text) <= width else f'{text[: width - 3]}...'!r}"
+
+
+def raw_rows(victim: Victim) -> list[Row]:
+    """Return the forget rows as their file has them, with keys that no part of the library reads.
+
+    Args:
+        victim: The model and its data.
+    """
+    data = victim.plain_data
+    return read_rows(data.sources[data.evaluated[victim.forget_set]], f"the {victim.forget_set} set")
+
+
+def asks_questions(victim: Victim) -> bool:
+    """Say whether the forget rows are questions, and not plain text.
+
+    Args:
+        victim: The model and its data.
+    """
+    return all(example.item.question is not None for example in victim.forget_examples)

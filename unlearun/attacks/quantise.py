@@ -1,0 +1,43 @@
+"""Keep the weights in fewer bits: what was changed by little may be rounded away."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from unlearun.attacks.base import Attack, Outcome
+from unlearun.attacks.victim import Victim
+from unlearun.errors import UnlearunError, check_choice
+from unlearun.methods import UnlearningMethod
+from unlearun.models import QUANTISATIONS, Quantisation, missing_package
+
+
+class Quantise(Attack):
+    """Measures everything again with linear layers in 4 or 8 bits.
+
+    Unlearning that moves weights by less than the step of a quantiser leaves them, quantised, as they were.
+    Source: Zhang 2024, "Catastrophic Failure of LLM Unlearning via Quantization" (2410.16454).
+
+    Args:
+        kinds: "nf4" (4 bits) and "int8" of bitsandbytes, "int4" (groups of 32 weights) of torchao. What is not
+            installed is skipped.
+
+    Raises:
+        UnlearunError: A kind is none of these.
+    """
+
+    def __init__(self, kinds: Sequence[Quantisation] = QUANTISATIONS) -> None:
+        if not kinds:
+            raise UnlearunError(f"kinds is empty; name some of {', '.join(QUANTISATIONS)}")
+        for kind in kinds:
+            check_choice("kinds", kind, QUANTISATIONS)
+        self.kinds = tuple(kinds)
+
+    def run(self, victim: Victim) -> Outcome:
+        """See `Attack`."""
+        outcome = Outcome()
+        for kind in self.kinds:
+            if missing := missing_package(kind):
+                outcome.skipped[kind] = missing
+                continue
+            outcome.variants[kind] = victim.measure_fully(victim.load(UnlearningMethod, quantisation=kind))
+        return outcome

@@ -1,0 +1,203 @@
+"""Train the unlearned model a little: on some of what it forgot, on what it kept, or on anything else."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from unlearun.attacks.base import Attack, Outcome
+from unlearun.attacks.victim import CHEAP, Victim
+from unlearun.data import Source
+from unlearun.data.answers import answer_text
+from unlearun.errors import UnlearunError, check_bounds, check_choice
+from unlearun.methods import FineTune
+from unlearun.models import LoRA
+from unlearun.records import FORGET, as_forget, mean_of, of_rows
+
+Rows: TypeAlias = Literal["forget", "retain", "unrelated"]
+ROWS: tuple[Rows, ...] = ("forget", "retain", "unrelated")
+UNRELATED = "world/general.json"
+
+
+class Relearn(Attack):
+    """Fine-tunes the model on a part of the forget rows, on retain rows, or on unrelated ones.
+
+    What comes back is measured on the forget rows that were not trained on, all the while. Of retain and unrelated rows
+    as many are drawn as there are forget rows. A retain model that learns the same is the yardstick: what it learns
+    is no recollection.
+    Source: Hu 2024 (2406.13356); Łucki 2024 (2410.08827); steps and learning rate as in Dorna 2025 (2506.12618).
+
+    Args:
+        rows: What is trained on; a way of its own each.
+        share: Which share of the forget rows; with 1 all of them, and what comes back is measured on all.
+        epochs: Passes over the rows.
+        learning_rate: Of AdamW.
+        batch_size: Rows a step; None: that of the run.
+        lora: Rank of adapters that are trained instead of all weights; None: all weights.
+        unrelated: Where unrelated rows come from; by default, general knowledge that ships with the package.
+        points: At most so many points of the curve of what comes back.
+
+    Raises:
+        UnlearunError: An argument is out of range.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[Rows] = ROWS,
+        share: float = 0.1,
+        epochs: int = 1,
+        learning_rate: float = 2e-5,
+        batch_size: int | None = None,
+        lora: int | None = None,
+        unrelated: Source = UNRELATED,
+        points: int = 10,
+    ) -> None:
+        check_bounds(
+            share=(share, 0.0),
+            epochs=(epochs, 1),
+            learning_rate=(learning_rate, 0.0),
+            batch_size=(batch_size, 1),
+            lora=(lora, 1),
+            points=(points, 1),
+        )
+        if not 0 < share <= 1:
+            raise UnlearunError(f"share is {share}; it must be above 0 and at most 1")
+        if not rows:
+            raise UnlearunError(f"rows is empty; name some of {', '.join(ROWS)}")
+        for kind in rows:
+            check_choice("rows", kind, ROWS)
+        self.rows = tuple(rows)
+        self.share = share
+        self.epochs = epochs
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.lora = lora
+        self.unrelated = unrelated
+        self.points = points
+
+    def run(self, victim: Victim) -> Outcome:
+        """See `Attack`."""
+        outcome = Outcome()
+        for kind in self.rows:
+            trained, kept = self._choose(victim, kind)
+            if not trained:
+                outcome.skipped[self._title(kind)] = "there is no retain set"
+                continue
+            after, curve = self._relearn(victim, trained, kept)
+            outcome.variants[self._title(kind)] = after
+            outcome.curves[self._title(kind)] = curve
+        return outcome
+
+    def _title(self, kind: Rows) -> str:
+        if kind != FORGET:
+            return f"on {kind} rows"
+        return "on all forget rows" if self.share == 1 else f"on {self.share:.3g} of the forget rows"
+
+    def _choose(self, victim: Victim, kind: Rows) -> tuple[list[dict[str, str]], set[str]]:
+        """Return the rows that are trained on, and the ids of the forget rows that are measured."""
+        examples, formatter = victim.forget_examples, victim.plain_data.formatter_of(victim.forget_set)
+        draw = random.Random(victim.seed)
+        every = {str(example.example_id) for example in examples}
+        if kind == FORGET:
+            count = max(1, round(self.share * len(examples)))
+            chosen = examples if self.share == 1 else draw.sample(examples, count)
+            texts = [
+                (one.item.question, one.item.answer if one.item.question is not None else answer_text(formatter, one))
+                for one in chosen
+            ]
+            used = {str(example.example_id) for example in chosen}
+            return [self._row(victim, *pair) for pair in texts], (every - used) or every
+        if kind == "retain":
+            items = victim.plain_data.read().get("retain", [])
+        else:
+            items = victim.datamodule(forget=self.unrelated, evaluation={}, retain=None, **_PLAIN_KEYS).read()[FORGET]
+        some = draw.sample(list(items), min(len(items), len(examples)))
+        return [self._row(victim, item.question, item.answer) for item in some], every
+
+    def _row(self, victim: Victim, question: str | None, answer: str) -> dict[str, str]:
+        """Write a row as the datamodule of the victim reads it."""
+        keys = victim.plain_data.common.keys
+        return {keys.text: answer} if question is None else {keys.question: question, keys.answer: answer}
+
+    def _relearn(
+        self, victim: Victim, rows: list[dict[str, str]], kept: set[str]
+    ) -> tuple[Any, list[tuple[int, float, float]]]:
+        method = victim.load(FineTune, lora=LoRA(r=self.lora) if self.lora else None)
+        method.optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": self.learning_rate}}
+        batch_size = self.batch_size or victim.plain_data.batch_size
+        steps = -(-len(rows) // batch_size) * self.epochs
+        data = victim.datamodule(
+            forget=None,
+            retain=rows,
+            evaluation={FORGET: victim.forget_source()},
+            batch_size=batch_size,
+            final_metrics=list(CHEAP),
+            validation_metrics=list(CHEAP),
+            retain_reference=None,
+            overlap="allow",
+            duplicates="allow",
+            **_template_of(victim),
+        )
+        curve = Curve(self.measured, kept)
+        trainer = victim.trainer(
+            max_epochs=self.epochs,
+            val_check_interval=max(1, -(-steps // self.points)),
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            callbacks=[curve],
+        )
+        trainer.fit(method, datamodule=data)
+        before = [mean_of(victim.unlearned, column, kept) for column in self.measured]
+        after = as_forget(victim.measure(method, victim.datamodule()), victim.forget_set)
+        points = [(0, before[0], before[1]), *curve.points]
+        if points[-1][0] < trainer.global_step:
+            first, second = (mean_of(after, column, kept) for column in self.measured)
+            points.append((trainer.global_step, first, second))
+        return of_rows(after, kept), points
+
+
+class Curve(Callback):
+    """Keeps what has come back by each validation.
+
+    Args:
+        measured: The two columns that are kept.
+        kept: The ids of the rows that count.
+
+    Attributes:
+        points: The step, and the mean of each column.
+    """
+
+    def __init__(self, measured: tuple[str, str], kept: set[str]) -> None:
+        self.measured = measured
+        self.kept = kept
+        self.points: list[tuple[int, float, float]] = []
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep a point."""
+        evaluation = getattr(pl_module, "evaluation", None)
+        if evaluation is not None and trainer.state.fn == "fit":
+            first, second = (mean_of(evaluation, column, self.kept) for column in self.measured)
+            self.points.append((trainer.global_step, first, second))
+
+
+# How the rows that ship with the package are read, whatever the keys of the victim's data are called.
+_PLAIN_KEYS: Mapping[str, Any] = {
+    "holdout": None,
+    "utility": None,
+    "question_key": "question",
+    "answer_key": "answer",
+    "text_key": "text",
+    "alternate_key": None,
+    "min_characters": 0,
+    "root": None,
+}
+
+
+def _template_of(victim: Victim) -> dict[str, Any]:
+    """Return how the forget rows are asked, where their set says so itself: those that are learnt are asked alike."""
+    own = victim.forget_source()
+    names = ("prompt_template", "system_prompt", "chat_template", "chat_template_kwargs")
+    return {name: own[name] for name in names if name in own}

@@ -1,0 +1,154 @@
+"""Run attacks on models, each once: what was found stays in the run folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from unlearun.attacks.base import Attack
+from unlearun.attacks.victim import Victim
+from unlearun.models import quantisation_hushed
+from unlearun.models.loading import locate
+from unlearun.records import Attacked, Evaluation
+
+log = logging.getLogger(__name__)
+
+# To be counted up whenever an attack finds something else than before with the same settings.
+FORMAT = 1
+PLAIN = "unattacked"
+_TALKATIVE = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed", "unlearun.models.policy")
+
+
+class Named:
+    """An attack with its name and config.
+
+    Args:
+        name: What it is called.
+        attack: The attack.
+        config: Its class and all of its arguments.
+    """
+
+    def __init__(self, name: str, attack: Attack, config: Mapping[str, Any]) -> None:
+        self.name = name
+        self.attack = attack
+        self.config = dict(config)
+
+
+def carry_out(victim: Victim, attacks: Sequence[Named], folder: Path, again: bool = False) -> list[Attacked]:
+    """Carry out attacks on a model, or read what they found before.
+
+    Args:
+        victim: The model.
+        attacks: What to try.
+        folder: Where what they find is kept, a file each.
+        again: Whether they are carried out though nothing has changed since.
+
+    Returns:
+        What each has found.
+    """
+    found = []
+    facts = _facts(victim)
+    for named in attacks:
+        key = _digest({**facts, "attack": named.config})
+        known = None if again else Attacked.read(folder / f"{named.name}.json")
+        if known is not None and known.key == key:
+            found.append(known)
+            continue
+        log.info("%s: %s", victim.model, named.name)
+        start = time.perf_counter()
+        with quietly():
+            outcome = named.attack.run(victim)
+        record = Attacked(
+            named.name,
+            key,
+            named.config,
+            named.attack.behavioural,
+            named.attack.measured,
+            outcome.variants,
+            outcome.curves,
+            outcome.figures,
+            outcome.skipped,
+            time.perf_counter() - start,
+        )
+        record.write(folder / f"{named.name}.json")
+        found.append(record)
+    return found
+
+
+def without_attack(victim: Victim, folder: Path, again: bool = False) -> Evaluation:
+    """Return what is found of a model without an attack, measured once.
+
+    Args:
+        victim: The model.
+        folder: See `carry_out`.
+        again: See `carry_out`.
+    """
+    key = _digest(_facts(victim))
+    known = None if again else Attacked.read(folder / f"{PLAIN}.json")
+    if known is not None and known.key == key and PLAIN in known.variants:
+        return known.variants[PLAIN]
+    with quietly():
+        found = victim.unlearned
+    Attacked(PLAIN, key, {}, False, ("extraction_strength", "probability"), {PLAIN: found}).write(
+        folder / f"{PLAIN}.json"
+    )
+    return found
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Keep what Lightning and quantisers tell of every model and Trainer off the screen."""
+    loggers = [logging.getLogger(name) for name in _TALKATIVE]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with quantisation_hushed():
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _facts(victim: Victim) -> dict[str, Any]:
+    """Say what the outcome of an attack follows from, beside its own settings."""
+    described = victim.plain_data.describe()
+    described.pop("cautions")
+    trained = {name: str(victim.data.get(name)) for name in ("forget", "retain", "batch_size", "final_metrics", "root")}
+    return {
+        "format": FORMAT,
+        "model": _weights(victim.model),
+        "data": described,
+        "trained": trained,
+        "precision": str(victim.precision),
+        "dtype": victim.dtype,
+        "seed": victim.seed,
+    }
+
+
+def _weights(model: str) -> str:
+    """Return a digest of a model's files; of one that is no folder, its name."""
+    where, how = locate(model)
+    folder = Path(where)
+    if not folder.is_dir():
+        return model
+    files = (
+        [folder / how["gguf_file"]] if how else sorted([*folder.glob("*.safetensors"), *folder.glob("*config.json")])
+    )
+    state = hashlib.blake2b(digest_size=16)
+    for file in files:
+        state.update(file.name.encode())
+        with file.open("rb") as opened:
+            while block := opened.read(1 << 24):
+                state.update(block)
+    return state.hexdigest()
+
+
+def _digest(value: Any) -> str:  # noqa: ANN401 - any JSON value
+    return hashlib.blake2b(json.dumps(value, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()

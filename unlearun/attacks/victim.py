@@ -1,0 +1,228 @@
+"""The model that is attacked, the data that it was made to forget, and how both are measured."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lightning.pytorch import Trainer, seed_everything
+
+from unlearun import runs
+from unlearun.data import Example, UnlearningDataModule
+from unlearun.data.fingerprint import digest
+from unlearun.errors import UnlearunError
+from unlearun.kinds import check_kinds
+from unlearun.methods import UnlearningMethod
+from unlearun.models import Quantisation, load_model, load_tokenizer
+from unlearun.records import FORGET, Evaluation, as_forget, find
+
+log = logging.getLogger(__name__)
+
+M = TypeVar("M", bound=UnlearningMethod)
+# What one forward over the rows' own answers gives.
+CHEAP = ("extraction_strength", "exact_memorization", "probability")
+
+
+class Victim:
+    """A model that should have forgotten something.
+
+    Args:
+        model: A folder, a run folder or a hub id: what it is loaded from, anew for each attack that changes it.
+        data: Arguments of `UnlearningDataModule`: what was forgotten and kept, and how it is measured.
+        start: What was found before unlearning, if it is known.
+        unlearned: What was found after it; None, or of other rows, is measured anew.
+        precision: The Trainer's.
+        dtype: What weights are kept in.
+        trusted: Whether code that the model brings along may run.
+        seed: Seeds all that is drawn.
+
+    Raises:
+        UnlearunError: There are no rows to forget.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        data: Mapping[str, Any],
+        start: Evaluation | None = None,
+        unlearned: Evaluation | None = None,
+        precision: Any = "32-true",  # noqa: ANN401 - what Lightning's Trainer takes
+        dtype: str = "float32",
+        trusted: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.model = model
+        self.data = dict(data)
+        self.precision = precision
+        self.dtype = dtype
+        self.trusted = trusted
+        self.seed = seed
+        self.given_start = start
+        self._unlearned = unlearned
+        check_kinds(UnlearningDataModule, self.data)
+        evaluated = self.datamodule().evaluated
+        name = find({name: name for name in evaluated}, FORGET)
+        if name is None:
+            raise UnlearunError(f"{model} was evaluated without a forget set, so there is nothing to bring back")
+        self.forget_set = name
+
+    # ---- what it is made of ---------------------------------------------------------------------------------
+
+    @cached_property
+    def tokenizer(self) -> Any:  # noqa: ANN401 - transformers has no common type
+        """The model's tokenizer."""
+        return load_tokenizer(self.model, self.trusted)
+
+    @cached_property
+    def plain_data(self) -> UnlearningDataModule:
+        """The data as they were measured without an attack, made into token ids."""
+        data = self.datamodule()
+        data.connect(self.tokenizer, ())
+        return data
+
+    @property
+    def forget_examples(self) -> list[Example]:
+        """The forget rows that are evaluated, as token ids."""
+        return self.plain_data.evaluated_examples(self.forget_set)
+
+    def forget_source(self, **options: Any) -> dict[str, Any]:
+        """Return where the evaluated forget rows come from, with further options of the set.
+
+        Args:
+            options: As a source may carry them, such as ``prefill``.
+        """
+        evaluation = self.data.get("evaluation")
+        source = self.data.get(FORGET) if evaluation is None else evaluation[self.forget_set]
+        named = {"path": source} if isinstance(source, str) else source
+        if not isinstance(named, Mapping) or hasattr(named, "num_rows"):
+            raise UnlearunError(f"the rows of {self.forget_set} are a Python object; an attack needs them in a file")
+        return {**named, **options}
+
+    def datamodule(self, **changes: Any) -> UnlearningDataModule:
+        """Return the data, with other arguments where they are given.
+
+        Args:
+            changes: Arguments of `UnlearningDataModule`.
+        """
+        return UnlearningDataModule(**{**self.data, **changes})
+
+    def load(self, kind: type[M], quantisation: Quantisation | None = None, **settings: Any) -> M:
+        """Load the model anew.
+
+        Args:
+            kind: What is to run it.
+            quantisation: What its weights are kept in, if not as they are.
+            settings: Arguments of the method.
+        """
+        seed_everything(self.seed, workers=True, verbose=False)
+        loaded = load_model(self.model, self.dtype, trusted=self.trusted, quantisation=quantisation)
+        return kind(loaded, tokenizer=self.tokenizer, **settings)
+
+    # ---- measuring ------------------------------------------------------------------------------------------
+
+    def trainer(self, **settings: Any) -> Trainer:
+        """Return a Trainer that leaves nothing behind.
+
+        Args:
+            settings: Its further arguments.
+        """
+        with runs.making_trainer():
+            return Trainer(
+                devices=1,
+                precision=self.precision,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                **settings,
+            )
+
+    def measure(self, method: UnlearningMethod, data: UnlearningDataModule) -> Evaluation:
+        """Evaluate a model on some data, all of their final metrics.
+
+        Args:
+            method: The model.
+            data: What it is measured on.
+        """
+        self.trainer().validate(method, datamodule=data, verbose=False)
+        if method.evaluation is None:
+            raise UnlearunError("nothing was evaluated")
+        return method.evaluation
+
+    def measure_fully(self, method: UnlearningMethod) -> Evaluation:
+        """Evaluate a model as the run was evaluated at its end; the forget set is called ``forget``.
+
+        Args:
+            method: The model.
+        """
+        return as_forget(self.measure(method, self.datamodule()), self.forget_set)
+
+    @cached_property
+    def unlearned(self) -> Evaluation:
+        """What is found without an attack; the forget set is called ``forget``."""
+        known = self._unlearned
+        if known is not None and self._fits(known):
+            return as_forget(known, self.forget_set)
+        log.info("measuring %s without an attack", self.model)
+        return self.measure_fully(self.load(UnlearningMethod))
+
+    @cached_property
+    def start(self) -> Evaluation | None:
+        """What was found before unlearning, on the same rows; None where that is not known."""
+        if self.given_start is None or not self._fits(self.given_start):
+            return None
+        return as_forget(self.given_start, self.forget_set)
+
+    def digest(self) -> str:
+        """Return 8 hexadecimal digits that change whenever the evaluated rows or the way they are asked do."""
+        described = self.plain_data.describe()
+        return digest([described["sets"], described["template"], str(self.data.get("retain"))])[:8]
+
+    def _fits(self, evaluation: Evaluation) -> bool:
+        """Say whether an evaluation is of the very rows that an attack will measure, asked in the same way."""
+        ours, theirs = self.plain_data.describe(), evaluation.fingerprint
+        wanted, found = ours["sets"].get(self.forget_set), (theirs.get("sets") or {}).get(self.forget_set)
+        same = ("rows", "digest", "template", "generation")
+        return (
+            found is not None
+            and not found.get("partial")
+            and all(wanted.get(key) == found.get(key) for key in same)
+            and ours["template"] == theirs.get("template")
+            and ours["tokenizer"] == theirs.get("tokenizer")
+        )
+
+
+def read_victim(run: Path, precision: str | None = None) -> Victim:
+    """Take a run's model, data and evaluations.
+
+    Args:
+        run: A run folder.
+        precision: The Trainer's; None for the run's own.
+
+    Raises:
+        UnlearunError: It is none, has not ended, or its data were Python objects.
+    """
+    config = runs.read_config(run)
+    if config is None or not (run / "model").is_dir():
+        found = "does not exist" if not run.exists() else "has no config.yaml and model/"
+        raise UnlearunError(f"{run} {found}; attack takes the folder of a run that has ended, such as outputs/rmu/1")
+    data, method = config.get("data"), config.get("model") or {}
+    if not isinstance(data, Mapping) or "<object" in str(data):
+        raise UnlearunError(f"{run}: its config.yaml names no files of data, so they cannot be read again")
+    settings = method.get("init_args") or {}
+    files = {int(file.stem.partition("=")[2]): file for file in (run / "eval").glob("step=*.json")}
+    evaluations = {step: Evaluation.read(file) for step, file in files.items() if step in (0, max(files))}
+    trainer = config.get("trainer") or {}
+    return Victim(
+        str(run / "model"),
+        data,
+        evaluations.get(0),
+        evaluations.get(max(files)) if files and max(files) > 0 else None,
+        precision or trainer.get("precision") or "32-true",
+        settings.get("dtype", "float32"),
+        bool(settings.get("trust_remote_code", False)),
+        int(config.get("seed_everything") or 0),
+    )
