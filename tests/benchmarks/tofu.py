@@ -52,9 +52,17 @@ COLUMNS = {
 POINTS: dict[str, dict[str, list[str]]] = {
     "rmu": {
         "near": ["--optimizer.lr", "1e-3", "--model.steering_coeff", "100", "--model.alpha", "30"],
+        "sam": [
+            *("--optimizer.lr", "1e-3", "--model.steering_coeff", "100", "--model.alpha", "30"),
+            *("--model.sharpness_radius", "0.01"),
+        ],
         "far": ["--optimizer.lr", "1e-3", "--model.steering_coeff", "300", "--model.alpha", "30"],
     },
-    "npo": {"slow": ["--optimizer.lr", "1e-5"], "fast": ["--optimizer.lr", "5e-5"]},
+    "npo": {
+        "slow": ["--optimizer.lr", "1e-5"],
+        "fast": ["--optimizer.lr", "5e-5"],
+        "sam": ["--model.sharpness_radius", "0.01"],
+    },
     "simnpo": {"slow": ["--optimizer.lr", "1e-5"], "fast": ["--optimizer.lr", "5e-5"]},
     "grad_diff": {"slow": ["--optimizer.lr", "1e-5"], "fast": ["--optimizer.lr", "5e-5"]},
     "undial": {"fast": ["--optimizer.lr", "1e-4"], "faster": ["--optimizer.lr", "3e-4"]},

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 FOLDER = "attacks"
 SUMMARY = "summary.json"
 NO_GOLD = (
-    "there is no retain model to compare with, so Priv and Agg are unknown, and what chance brings back is, too; name a "
+    "there is no retain model to compare with, so Priv and Agg are unknown, and so is what chance brings back; name a "
     "model that never saw the forget set: --gold MODEL"
 )
 POCKET_RECORDS = "pocket/gold_records.json"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-from unlearun.records import Standing, Tried, number, text_table
+from unlearun.records import Standing, Tried, number, text_table, with_golds
 
 GOLD = "retain model"
 UNKNOWN = "-"
@@ -22,7 +22,7 @@ def standings_table(standings: Sequence[Standing]) -> str:
         Lines without a final newline: Mem, Priv, Util, Agg and robustness, higher being better, and for each attack the
         share of what was forgotten that it brought back, lower being better.
     """
-    rows = [*standings, *golds(standings)]
+    rows = with_golds(standings)
     attacks = list(dict.fromkeys(one.attack for row in rows for one in row.tried))
     header = ["", "Mem", "Priv", "Util", "Agg", "robust", *attacks]
     table = text_table(
@@ -36,19 +36,6 @@ def standings_table(standings: Sequence[Standing]) -> str:
     ]
     lines += [f"{row.name}: weakest against {one.attack}, {one.variant}" for row in rows if (one := row.strongest)]
     return "\n".join(lines)
-
-
-def golds(standings: Sequence[Standing]) -> list[Standing]:
-    """Return the retain models that others were compared with, each once.
-
-    Args:
-        standings: One a model.
-    """
-    found: list[Standing] = []
-    for one in standings:
-        if one.gold is not None and all(one.gold.to_json() != other.to_json() for other in found):
-            found.append(one.gold)
-    return found
 
 
 def details_table(standing: Standing) -> str:

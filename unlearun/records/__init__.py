@@ -11,7 +11,7 @@ from unlearun.records.published import read_records
 from unlearun.records.recovery import Recovery, recovery
 from unlearun.records.reference import check_fit, offers, read_reference
 from unlearun.records.results import Results, before_after, number, text_table
-from unlearun.records.robustness import Standing, Tried, judge_metrics, stand
+from unlearun.records.robustness import Standing, Tried, judge_metrics, stand, with_golds
 from unlearun.records.scores import ROUGE_COLUMNS, Score, mean, set_scores
 from unlearun.records.summary import AGGREGATES, ATTACKS, NEED_REFERENCE, find, summarise
 from unlearun.records.table import SetTable
@@ -59,4 +59,5 @@ __all__ = [
     "stand",
     "summarise",
     "text_table",
+    "with_golds",
 ]

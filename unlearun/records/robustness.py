@@ -191,6 +191,19 @@ def stand(
     )
 
 
+def with_golds(standings: Sequence[Standing]) -> list[Standing]:
+    """Return models and, last and each once, the retain models that they were compared with.
+
+    Args:
+        standings: One a model.
+    """
+    golds: list[Standing] = []
+    for one in standings:
+        if one.gold is not None and all(one.gold.to_json() != other.to_json() for other in golds):
+            golds.append(one.gold)
+    return [*standings, *golds]
+
+
 def judge_metrics(
     attacks: Sequence[Attacked], unlearned: Evaluation, gold_attacks: Sequence[Attacked], gold: Evaluation
 ) -> dict[str, dict[str, float]]:

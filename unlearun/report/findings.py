@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from unlearun.records import Evaluation, better, find, meaning
+from unlearun.report.attacks import came_back
 from unlearun.report.reported_run import ReportedRun
 from unlearun.report.summary import other_rows
 
@@ -23,7 +24,9 @@ def findings(run: ReportedRun) -> list[str]:
     Returns:
         One sentence a finding, the worst first; none where nothing was found.
     """
-    return [*_collapsed(run), *_over_unlearned(run.last), *_under_unlearned(run.last), *_doubts(run)]
+    back = came_back(run)
+    found = [*_collapsed(run), *([back] if back else []), *_over_unlearned(run.last), *_under_unlearned(run.last)]
+    return [*found, *_doubts(run)]
 
 
 def findings_together(runs: list[ReportedRun]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from unlearun.report.attacks import SAID, SCORES, standing_rows, ways
 from unlearun.report.cells import plain_cell
 from unlearun.report.contents import example_sets, lead, run_rows
 from unlearun.report.facts import config_differences, data_sets, facts, flat
@@ -21,6 +22,7 @@ def run_markdown(run: ReportedRun) -> str:
         run: The run.
     """
     parts = [f"# {plain_cell(run.method)}: {plain_cell(run.name)}", plain_cell(lead(run)), _warnings(findings(run))]
+    parts += _attacks(run)
     parts += ["## Values", values_table(main_lines(lines(run)), run.comparable)]
     parts += [
         f"`{name}` is the harmonic mean of {', '.join(f'`{one}`' for one in made_of)}."
@@ -54,6 +56,7 @@ def comparison_markdown(runs: list[ReportedRun]) -> str:
     parts = [f"# {len(runs)} runs compared", _warnings(found), "## Values"]
     parts += [table(["metric", "better", *(row.name for row in rows)], values)]
     parts += [f"Beaten by no other in both forget_quality and model_utility: {plain_cell(front)}." if front else ""]
+    parts += _standings(runs)
     differences = config_differences([flat(run.config) for run in runs])
     parts += ["## Differences of their configs"]
     parts += [
@@ -62,6 +65,41 @@ def comparison_markdown(runs: list[ReportedRun]) -> str:
         else "There are none."
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _attacks(run: ReportedRun) -> list[str]:
+    if run.standing is None:
+        return []
+    scores = {**{SCORES[name]: value for name, value in run.standing.score._asdict().items()}}
+    scores["robustness"] = run.standing.robustness
+    rows = [
+        [
+            f"{way.attack}, {way.variant}",
+            way.column,
+            *(_known(value) for value in (way.before, way.after, way.share, way.gold)),
+        ]
+        for way in ways(run.standing)
+    ]
+    header = ["attack", "measured by", "without", "with", "share that came back", "in the retain model"]
+    values = table([*scores], [[_known(Value(value)) for value in scores.values()]])
+    skipped = [f"- not tried: {plain_cell(f'{what}: {why}')}" for what, why in run.standing.skipped.items()]
+    return ["## Is it really gone?", values, table(header, rows), SAID, "\n".join(skipped)]
+
+
+def _standings(runs: list[ReportedRun]) -> list[str]:
+    attacks, rows = standing_rows([run.standing for run in runs if run.standing])
+    if not rows:
+        return []
+    header = ["model", *SCORES.values(), "robustness", *attacks, "weakest against"]
+    cells = [
+        [row.name, *(_known(value) for value in (*row.scores, row.robustness, *row.shares)), row.weakest]
+        for row in rows
+    ]
+    return ["## Is it really gone?", table(header, cells), SAID]
+
+
+def _known(value: Value | None) -> str:
+    return "-" if value is None or not value.known else _cell(value)
 
 
 def values_table(found: Sequence[Line], compared: bool) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import re
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import yaml
 
+from unlearun.records import number
+from unlearun.report.attacks import SAID, standing_rows, ways, weakest
 from unlearun.report.contents import example_sets, lead, run_rows
 from unlearun.report.facts import config_differences, data_sets, facts, flat, short_model
 from unlearun.report.findings import findings, findings_together
@@ -47,7 +50,9 @@ def run_page(run: ReportedRun) -> str:
     """
     found = lines(run)
     sets = example_sets(run)
-    parts = [("warnings", "Warnings"), ("outcome", "Outcome"), ("pictures", "Pictures"), ("values", "Values")]
+    parts = [("warnings", "Warnings"), ("outcome", "Outcome")]
+    parts += [("attacks", "Attacks")] if run.standing else []
+    parts += [("pictures", "Pictures"), ("values", "Values")]
     parts += [("examples", "Examples")] if sets else []
     by_name = {line.name: line for line in found}
     return _render(
@@ -57,6 +62,10 @@ def run_page(run: ReportedRun) -> str:
         parts=[*parts, ("how", "How it was done")],
         footer=f"Run folder {run.name}. Values, one a line: report.csv; as text: report.md.",
         findings=findings(run),
+        standing=run.standing,
+        ways=ways(run.standing) if run.standing else [],
+        weakest=weakest(run.standing) if run.standing else "",
+        said=SAID,
         headline=[by_name[name] for name in HEADLINE if name in by_name][:CARDS],
         lines=main_lines(found),
         compared=run.comparable,
@@ -77,6 +86,8 @@ def comparison_page(runs: list[ReportedRun]) -> str:
         runs: At least two.
     """
     names = compared_names(runs)
+    standings = [run.standing for run in runs if run.standing]
+    attacks, standing = standing_rows(standings)
     return _render(
         "comparison.html",
         title=f"{len(runs)} runs compared",
@@ -84,6 +95,7 @@ def comparison_page(runs: list[ReportedRun]) -> str:
         parts=[
             ("warnings", "Warnings"),
             ("values", "Runs"),
+            *([("attacks", "Attacks")] if standings else []),
             ("pictures", "Pictures"),
             ("differences", "Differences"),
         ],
@@ -91,6 +103,9 @@ def comparison_page(runs: list[ReportedRun]) -> str:
         findings=[*findings_together(runs), *(f"{run.name}: {one}" for run in runs for one in findings(run))],
         columns=[Column(name, direction(name)) for name in names],
         rows=run_rows(runs, names),
+        attacks=attacks,
+        standings=standing,
+        said=SAID,
         pictures=pictures_of_runs(runs),
         differences=config_differences([flat(run.config) for run in runs]),
     )
@@ -117,6 +132,7 @@ def _environment() -> Environment:
 
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     environment.filters["breakable"] = breakable
+    environment.filters["share"] = lambda value: "\N{EN DASH}" if math.isnan(value) else number(value)
     return environment
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from unlearun.records import Standing
 from unlearun.report.figures import likelihood_figure, roc_figure, truth_ratio_figure
+from unlearun.report.figures_of_attacks import curves_figures, layers_figures, robustness_figure, shares_figure
 from unlearun.report.figures_of_runs import bars_figures, pareto_figure
 from unlearun.report.figures_over_time import loss_figures, steps_figure, trade_off_figure
 from unlearun.report.reported_run import ReportedRun
@@ -49,7 +51,13 @@ def pictures_of_runs(runs: list[ReportedRun]) -> list[Picture]:
             pareto_figure(runs),
             "Each run by what it has kept and what it has forgotten, with 95% intervals; the dashed line joins those "
             "that no other beats in both.",
-        )
+        ),
+        (
+            "robustness",
+            robustness_figure([run.standing for run in runs if run.standing]),
+            "Each attacked model by how good it looks and how little comes back; the star is the retain model. To the "
+            "right and low it only looks forgotten.",
+        ),
     ]
     for at, (name, figure) in enumerate(bars_figures(runs).items()):
         found.append((f"bars-{at}", figure, f"{name} of every run, with 95% intervals where there are examples."))
@@ -69,6 +77,8 @@ def _of_run(run: ReportedRun) -> Iterator[tuple[str, Figure | None, str]]:
             steps_figure(run.evaluations),
             "Forget should fall to where holdout is, which the model never saw, and no lower; the others should stay.",
         )
+    if run.standing is not None:
+        yield from _of_attacks(run.standing)
     for at, (name, figure) in enumerate(loss_figures(run.losses).items()):
         yield f"loss-{at}", figure, f"{name} at every step."
     yield (
@@ -87,6 +97,30 @@ def _of_run(run: ReportedRun) -> Iterator[tuple[str, Figure | None, str]]:
         truth_ratio_figure(run.last),
         "At 0 an example's right and wrong answers are equally likely; to the left the right one is preferred.",
     )
+
+
+def _of_attacks(standing: Standing) -> Iterator[tuple[str, Figure | None, str]]:
+    yield (
+        "shares",
+        shares_figure(standing),
+        "What each way of each attack brought back, with 95% intervals; the bar of the retain model, which never knew "
+        "it, is what any model gives.",
+    )
+    for at, (attack, figure) in enumerate(curves_figures(standing).items()):
+        yield (
+            f"relearning-{at}",
+            figure,
+            f"{attack}: what comes back as the model is trained a little. Dotted is the retain model that learns the "
+            "same; dashed is what was known before unlearning.",
+        )
+    words = {
+        "lens": "The answers as read at each layer through the final norm and the head: what rises and falls again was "
+        "known, and is held back.",
+        "probe": "How often a line through a layer's states tells a true answer from a wrong one, in rows that it was "
+        "not drawn by; 0.5 is chance.",
+    }
+    for name, figure in layers_figures(standing).items():
+        yield name, figure, words[name]
 
 
 def _drawn(found: Iterator[tuple[str, Figure | None, str]] | list[tuple[str, Figure | None, str]]) -> Iterator[Picture]:

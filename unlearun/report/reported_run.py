@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import yaml
 
 from unlearun.errors import UnlearunError
-from unlearun.records import Evaluation
+from unlearun.records import Evaluation, Standing
 from unlearun.report.summary import other_rows
 
 Curve: TypeAlias = "tuple[list[int], list[float]]"
@@ -65,6 +65,11 @@ class ReportedRun:
     def other_rows(self) -> list[str]:
         """The sets that start and end both have, but with other rows."""
         return [] if self.first is None else other_rows(self.first, self.last)
+
+    @cached_property
+    def standing(self) -> Standing | None:
+        """How it stands against attacks, if it was attacked."""
+        return Standing.read(self.folder / "attacks" / "summary.json")
 
     @cached_property
     def losses(self) -> dict[str, Curve]:

@@ -40,6 +40,11 @@ class Value(NamedTuple):
         return number(self.value)
 
     @property
+    def known(self) -> bool:
+        """Whether there is one."""
+        return not math.isnan(self.value)
+
+    @property
     def interval(self) -> str:
         """The interval as a table shows it; empty where there is none."""
         return "" if math.isnan(self.low) else f"{number(self.low)} to {number(self.high)}"
