@@ -22,7 +22,13 @@ log = logging.getLogger(__name__)
 # To be counted up whenever an attack finds something else than before with the same settings.
 FORMAT = 1
 PLAIN = "unattacked"
-_TALKATIVE = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed", "unlearun.models.policy")
+# What was said of the data when the run was made, and what Lightning says of every Trainer.
+_TALKATIVE = (
+    "lightning.pytorch.utilities.rank_zero",
+    "lightning.fabric.utilities.seed",
+    "unlearun.models.policy",
+    "unlearun.data",
+)
 
 
 class Named:
@@ -107,7 +113,7 @@ def quietly() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in _TALKATIVE]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.setLevel(logging.WARNING)
+        logger.setLevel(logging.ERROR)
     try:
         with quantisation_hushed():
             yield

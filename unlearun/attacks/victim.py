@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Mapping
 from functools import cached_property
@@ -212,6 +213,10 @@ def read_victim(run: Path, precision: str | None = None) -> Victim:
     data, method = config.get("data"), config.get("model") or {}
     if not isinstance(data, Mapping) or "<object" in str(data):
         raise UnlearunError(f"{run}: its config.yaml names no files of data, so they cannot be read again")
+    if unknown := [key for key in data if key not in inspect.signature(UnlearningDataModule).parameters]:
+        raise UnlearunError(
+            f"{run}: its config.yaml has data.{unknown[0]}, which this version of unlearun does not know"
+        )
     settings = method.get("init_args") or {}
     files = {int(file.stem.partition("=")[2]): file for file in (run / "eval").glob("step=*.json")}
     evaluations = {step: Evaluation.read(file) for step, file in files.items() if step in (0, max(files))}

@@ -1,0 +1,197 @@
+"""``unlearun attack``: the table, the files, what is not done twice, and mistakes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from unlearun.__main__ import main
+from unlearun.attacks import Attack, Outcome, read_victim
+from unlearun.attacks.configs import read_attack, shipped_attacks
+from unlearun.errors import UnlearunError
+from unlearun.records import Standing
+
+
+class Nothing(Attack):
+    """An attack of a user's own that measures the model as it is.
+
+    Args:
+        times: How often.
+    """
+
+    ran = 0
+
+    def __init__(self, times: int = 1) -> None:
+        self.times = times
+
+    def run(self, victim) -> Outcome:
+        type(self).ran += 1
+        return Outcome({f"{self.times} times": victim.unlearned}, figures={"times": self.times})
+
+
+@pytest.fixture
+def nothing(tmp_path):
+    file = tmp_path / "nothing.yaml"
+    file.write_text(yaml.safe_dump({"class_path": f"{__name__}.Nothing", "init_args": {"times": 2}}))
+    Nothing.ran = 0
+    return file
+
+
+def test_it_prints_the_table_and_leaves_all_in_the_run(run, capsys):
+    assert main(["attack", str(run), "--attacks", "jailbreak", "--gold", "pocket-gold"]) == 0
+    said = capsys.readouterr()
+    assert said.out.split()[:6] == ["Mem", "Priv", "Util", "Agg", "robust", "jailbreak"]
+    for part in ("npo/1: weakest against jailbreak", "jailbreak, given 1 token", f"report: {run}"):
+        assert part in said.out
+    standing = Standing.read(run / "attacks" / "summary.json")
+    assert standing.method == "NPO"
+    # The run's model is the retain model itself: whatever comes back comes back of both, and Priv is whole.
+    assert standing.score.privacy == 1
+    assert [one.main for one in standing.tried] == [one.main for one in standing.gold.tried]
+    page = (run / "report.html").read_text()
+    assert "Is it really gone?" in page
+    assert "## Is it really gone?" in (run / "report.md").read_text()
+    assert (run / "attacks" / "jailbreak.json").is_file()
+    assert "GPU available" not in said.err
+    for noise in ("runs what rows begin with", "are all forget sets"):
+        assert noise not in said.err
+
+
+def test_an_attack_of_ones_own_is_carried_out_once_until_something_changes(run, nothing, capsys):
+    command = ["attack", str(run), "--attacks", str(nothing), "--json"]
+    assert main(command) == 0
+    found = json.loads(capsys.readouterr().out)
+    (model,) = found["models"]
+    assert model["tried"][0]["variant"] == "2 times"
+    assert model["tried"][0]["main"]["share"] == 0
+    assert model["figures"] == {"nothing": {"times": 2}}
+    assert model["gold"] is None
+    assert model["score"]["aggregate"] is None
+    assert Nothing.ran == 1
+    assert main(command) == 0
+    assert Nothing.ran == 1
+    assert main([*command, "--again"]) == 0
+    assert Nothing.ran == 2
+    nothing.write_text(nothing.read_text().replace("2", "3"))
+    assert main(command) == 0
+    assert Nothing.ran == 3
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump({**config, "seed_everything": 7}))
+    assert main(command) == 0
+    assert Nothing.ran == 4
+    (run / "attacks" / "nothing.json").write_text("{")
+    assert main(command) == 0
+    assert Nothing.ran == 5
+
+
+def test_several_runs_are_compared_and_the_retain_model_is_attacked_once(run, nothing, tmp_path, capsys):
+    other = shutil.copytree(run, tmp_path / "npo" / "2")
+    command = ["attack", str(run), str(other), "--attacks", str(nothing), "--gold", "pocket-gold"]
+    assert main([*command, "--output", str(tmp_path / "all")]) == 0
+    assert Nothing.ran == 3
+    said = capsys.readouterr().out
+    lines = said.splitlines()
+    assert [line.split("  ")[0] for line in lines[2:5]] == ["npo/1", "npo/2", "retain model"]
+    assert f"report: {tmp_path / 'all' / 'report.html'}" in said
+    assert "Is it really gone?" in (tmp_path / "all" / "report.html").read_text()
+    assert (run / "report.html").is_file()
+    assert (other / "report.html").is_file()
+
+
+def test_the_retain_reference_of_a_run_names_the_yardstick(run, nothing, capsys):
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"]["retain_reference"] = str(run)
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    assert main(["attack", str(run), "--attacks", str(nothing), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["models"][0]["gold"]["method"] == str(run)
+
+
+@pytest.mark.parametrize("name", shipped_attacks())
+def test_every_shipped_attack_can_be_made(name):
+    title, attack, config = read_attack(name)
+    assert title == name
+    assert isinstance(attack, Attack)
+    assert config["class_path"].startswith("unlearun.attacks.")
+
+
+def test_records_of_other_rows_are_no_start(run, capsys):
+    file = run.parents[1] / "other.json"
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    rows = json.loads(Path(config["data"]["forget"]).read_text())
+    file.write_text(json.dumps(rows[:6]))
+    config["data"]["forget"] = str(file)
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    victim = read_victim(run)
+    assert victim.start is None
+    assert len(victim.unlearned.examples["forget"]) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--attacks", "relearnt"], "there is no attack 'relearnt', nor a file of this name. Did you mean 'relearn'"),
+        (["--gold", "./none"], "there is no model at ./none"),
+        (["--attacks", "sample", "sample"], "two attacks are called 'sample'"),
+        (["--precision", "33-true"], "33-true"),
+        (["--speed"], "unrecognized arguments: --speed"),
+    ],
+)
+def test_mistakes_are_explained(run, arguments, said, capsys):
+    assert main(["attack", str(run), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+    assert not (run / "attacks").exists()
+
+
+def test_folders_that_are_no_ended_run_are_explained(run, tmp_path, capsys):
+    shutil.rmtree(run / "model")
+    for folder, said in (
+        (run, "has no config.yaml and model/"),
+        (tmp_path / "none", "does not exist"),
+        (tmp_path, "has no config.yaml and model/"),
+    ):
+        assert main(["attack", str(folder)]) == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert "attack takes the folder of a run that has ended" in error
+
+
+def test_a_run_is_named_once_and_has_files(run, capsys):
+    assert main(["attack", str(run), f"{run}/../1"]) == 2
+    assert "is named twice; name each run once" in capsys.readouterr().err
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"]["forget"] = "<object Dataset>"
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    assert main(["attack", str(run)]) == 2
+    assert "its config.yaml names no files of data" in capsys.readouterr().err
+    config["data"] = {"retain": str(run.parents[1] / "retain.json"), "speed": 3}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    assert main(["attack", str(run)]) == 2
+    assert "speed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("class_path: Relearn\ninit_args: {share: 2}", "share is 2"),
+        ("class_path: Relearn\ninit_args: {shares: 1}", "shares"),
+        ("class_path: Relearns", "Did you mean 'Relearn'"),
+        ("class_path: Relearn\ninit_args: {rows: [forgot]}", "forgot"),
+        ("class: Relearn", "has a key 'class'; an attack is a class_path"),
+        ("{}", "names no class_path"),
+        ("class_path: [", "broken YAML"),
+    ],
+)
+def test_a_wrong_config_is_explained(tmp_path, text, said):
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(UnlearunError) as error:
+        read_attack(str(file))
+    assert said in str(error.value)
+    assert str(file) in str(error.value)
+    assert len(str(error.value)) < 600

@@ -1,0 +1,113 @@
+"""Asking in another way: what is asked, and what is measured of it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from unlearun.attacks import Jailbreak, Reword, Victim
+from unlearun.errors import UnlearunError
+from unlearun.models.loading import locate
+
+
+def extraction_by_hand(victim: Victim, given: int) -> list[float]:
+    """1 - k/n of each row's answer behind its first ``given`` tokens, by transformers alone and one row at a time."""
+    model = AutoModelForCausalLM.from_pretrained(locate(victim.model)[0], dtype=torch.float32)
+    found = []
+    for example in victim.forget_examples:
+        ids = torch.tensor([list(example.input_ids)])
+        with torch.no_grad():
+            hits = (model(ids).logits[0, :-1].argmax(-1) == ids[0, 1:]).tolist()
+        answer = hits[example.start - 1 : -1]  # without the end
+        rest = answer[min(given, len(answer) - 1) :]
+        suffix = 0
+        while suffix < len(rest) and rest[len(rest) - 1 - suffix]:
+            suffix += 1
+        found.append(suffix / len(rest))
+    return found
+
+
+def test_given_tokens_leave_the_rest_of_the_answer_to_be_measured(victim):
+    outcome = Jailbreak(prefixes=[], roles=[], given_tokens=[1, 3]).run(victim)
+    assert list(outcome.variants) == ["given 1 token", "given 3 tokens"]
+    for given, found in zip((1, 3), outcome.variants.values(), strict=True):
+        rows = found.examples["forget"]
+        by_hand = extraction_by_hand(victim, given)
+        assert [rows[str(i)]["extraction_strength"] for i in range(len(rows))] == pytest.approx(by_hand)
+        assert found.summary["forget/extraction_strength"] == pytest.approx(sum(by_hand) / len(by_hand))
+        assert "forget/extraction_strength" in found.intervals
+
+
+def test_a_target_says_what_it_knows_however_it_is_asked(target):
+    """It was never unlearned: what it knows stays as good as whole under every way that gives nothing away."""
+    outcome = Reword(shots=2).run(target)
+    assert len(outcome.variants) == 4
+    assert outcome.variants["after 2 examples"].summary["forget/probability"] < 1
+    assert max(found.summary["forget/probability"] for found in outcome.variants.values()) > 0.5
+
+
+def test_paraphrases_and_languages_are_found_by_their_keys(tmp_path):
+    rows = [
+        {
+            "question": "Who?",
+            "answer": "Ada.",
+            "paraphrased_question": "Which one?",
+            "question_de": "Wer?",
+            "hard": "X?",
+        }
+        | {"answer_de": "Die Ada.", "question_fr": "Qui?"},
+        {"question": "Where?", "answer": "Oslo.", "paraphrased_question": "In what place?", "question_de": "Wo?"}
+        | {"answer_de": "In Oslo.", "hard": "Y?"},
+    ]
+    file = tmp_path / "forget.json"
+    file.write_text(json.dumps(rows))
+    victim = Victim("pocket", {"forget": str(file)})
+    skipped: dict[str, str] = {}
+    ways = Reword(keys=["hard", "paraphrased_question"]).ways(victim, skipped)
+    assert dict(ways) == {
+        "its hard": {"question_key": "hard"},
+        "its paraphrased_question": {"question_key": "paraphrased_question"},
+        "in the language de": {"question_key": "question_de", "answer_key": "answer_de"},  # French is not in every row
+    }
+    assert skipped == {"after examples": "there are no retain rows with questions to take them from"}
+    outcome = Reword(keys=["hard"], shots=0).run(victim)
+    shown = outcome.variants["its hard"].examples["forget"]["0"]
+    assert shown["question"] == "X?"
+    assert shown["answer"] == "Ada."
+    assert outcome.variants["in the language de"].examples["forget"]["1"]["answer"] == "In Oslo."
+
+
+def test_shots_come_from_the_retain_set(victim):
+    ways = Reword(templates=[], shots=2).ways(victim, {})
+    first = victim.plain_data.read()["retain"][:2]
+    shots = [{"question": item.question, "answer": item.answer} for item in first]
+    assert dict(ways) == {"after 2 examples": {"shots": shots}}
+
+
+def test_plain_text_asks_nothing_but_may_be_begun(tmp_path):
+    file = tmp_path / "forget.json"
+    file.write_text(json.dumps([{"text": "Hesandra Brinquil was born in Heronsby, and lived there."}]))
+    victim = Victim("pocket", {"forget": str(file)})
+    outcome = Reword().run(victim)
+    assert not outcome.variants
+    assert outcome.skipped == {"all": "the rows are plain text, which asks no question"}
+    outcome = Jailbreak(given_tokens=[4]).run(victim)
+    assert list(outcome.variants) == ["given 4 tokens"]
+    assert outcome.skipped == {"prefixes and roles": "the rows are plain text, which has no answer to begin"}
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Reword(templates=["Tell me."]), r"the template 'Tell me.' has no \{question\}"),
+        (lambda: Reword(shots=-1), "shots is -1; it must be a number of at least 0"),
+        (lambda: Jailbreak(roles=["A pirate."]), r"the role 'A pirate.' has no \{question\}"),
+        (lambda: Jailbreak(given_tokens=[0]), r"given_tokens\[0\] is 0; it must be a number of at least 1"),
+    ],
+)
+def test_wrong_arguments_are_explained(make, said):
+    with pytest.raises(UnlearunError, match=said):
+        make()

@@ -1,0 +1,120 @@
+"""Relearning: what is trained on, what is measured, and that all of it comes back where all of it is taught."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from unlearun.attacks import Relearn, Victim
+from unlearun.data import collate
+from unlearun.errors import UnlearunError
+from unlearun.models.loading import locate
+from unlearun.records import mean_of, recovery
+
+
+def came_back(victim, found, column="extraction_strength"):
+    return recovery(
+        victim.start.examples["forget"], victim.unlearned.examples["forget"], found.examples["forget"], column
+    )
+
+
+def test_all_of_it_comes_back_where_all_of_it_is_taught(victim):
+    outcome = Relearn(["forget"], share=1, epochs=40, learning_rate=1e-3).run(victim)
+    (found,) = outcome.variants.values()
+    assert list(outcome.variants) == ["on all forget rows"]
+    assert came_back(victim, found).share > 0.95
+    assert came_back(victim, found, "probability").share > 0.9
+    (curve,) = outcome.curves.values()
+    assert len(curve) == 11
+    assert curve[0] == pytest.approx((0, *(mean_of(victim.unlearned, one) for one in Relearn.measured)))
+    assert curve[-1] == pytest.approx((120, *(mean_of(found, one) for one in Relearn.measured)))
+
+
+def test_rows_that_were_trained_on_are_not_measured(victim):
+    """A quarter of twelve rows are three; the other nine are measured, with all sets beside them."""
+    outcome = Relearn(["forget"], share=0.25, epochs=2).run(victim)
+    (found,) = outcome.variants.values()
+    assert len(found.examples["forget"]) == 9
+    assert len(found.examples["retain"]) == 12
+    assert found.summary.keys() == victim.unlearned.summary.keys()
+    trained, kept = Relearn(["forget"], share=0.25)._choose(victim, "forget")
+    assert kept == {*found.examples["forget"]}
+    rows = {example.item.question: str(example.example_id) for example in victim.forget_examples}
+    assert {rows[row["question"]] for row in trained} == {*rows.values()} - kept
+
+
+def test_it_is_one_epoch_of_adamw_on_the_answers(victim):
+    """The probability after it, against a loop of torch over the same rows in the same order."""
+    attack = Relearn(["retain"], batch_size=12, learning_rate=1e-3, points=1)
+    outcome = attack.run(victim)
+    trained, _ = attack._choose(victim, "retain")
+    model = AutoModelForCausalLM.from_pretrained(locate(victim.model)[0], dtype=torch.float32)
+    by_question = {row.item.question: row for row in victim.plain_data.examples("retain")}
+    batch = collate([by_question[row["question"]] for row in trained], 0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    model(batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).loss.backward()
+    optimizer.step()
+    with torch.no_grad():
+        after = []
+        for example in victim.forget_examples:
+            ids = torch.tensor([list(example.input_ids)])
+            logprobs = model(ids).logits[0, :-1].log_softmax(-1).gather(-1, ids[0, 1:, None])[:, 0]
+            after.append(logprobs[example.start - 1 :].mean().exp().item())
+    value = outcome.variants["on retain rows"].summary["forget/probability"]
+    assert value == pytest.approx(sum(after) / len(after), rel=1e-3)
+    assert value != pytest.approx(victim.unlearned.summary["forget/probability"], rel=1e-3)
+
+
+def test_unrelated_rows_and_adapters(victim):
+    pytest.importorskip("peft", reason="needs peft")
+    attack = Relearn(["unrelated"], lora=2, epochs=1, learning_rate=1e-4)
+    trained, kept = attack._choose(victim, "unrelated")
+    assert len(trained) == len(kept) == 12
+    known = {item.question for name in ("forget", "retain") for item in victim.plain_data.read()[name]}
+    assert not known & {row["question"] for row in trained}
+    outcome = attack.run(victim)
+    assert len(outcome.curves["on unrelated rows"]) == 4
+
+
+def test_keys_and_templates_are_those_of_the_forget_set(tmp_path, made_run):
+    """Rows that are called otherwise, and asked in a way of their own, are learnt as they are asked."""
+    rows = json.loads((made_run.parents[1] / "forget.json").read_text())
+    named = [{"q": row["question"], "a": row["answer"]} for row in rows]
+    (tmp_path / "named.json").write_text(json.dumps(named))
+    source = {"path": str(tmp_path / "named.json"), "question_key": "q", "answer_key": "a"}
+    source["prompt_template"] = "Q {question} A"
+    data = {"forget": str(made_run.parents[1] / "forget.json"), "evaluation": {"forget_named": source}, "batch_size": 6}
+    victim = Victim("pocket-gold", data)
+    outcome = Relearn(["forget", "retain"], share=1, epochs=12, learning_rate=1e-3).run(victim)
+    assert outcome.skipped == {"on retain rows": "there is no retain set"}
+    (found,) = outcome.variants.values()
+    assert found.summary["forget/probability"] > 4 * victim.unlearned.summary["forget/probability"]
+
+
+def test_plain_text_is_relearnt_too(tmp_path):
+    texts = [{"text": f"Hesandra Brinquil was born in Heronsby in the year {year}."} for year in range(1950, 1956)]
+    (tmp_path / "texts.json").write_text(json.dumps(texts))
+    victim = Victim("pocket", {"forget": str(tmp_path / "texts.json"), "batch_size": 6})
+    outcome = Relearn(["forget"], share=0.5, epochs=6, learning_rate=1e-3).run(victim)
+    (found,) = outcome.variants.values()
+    assert len(found.examples["forget"]) == 3
+    assert mean_of(found, "probability") > 2 * mean_of(victim.unlearned, "probability", {*found.examples["forget"]})
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"share": 0}, "share is 0; it must be above 0 and at most 1"),
+        ({"share": 1.5}, "share is 1.5; it must be above 0 and at most 1"),
+        ({"epochs": 0}, "epochs is 0; it must be a number of at least 1"),
+        ({"rows": ["forgotten"]}, "rows is 'forgotten'; it must be one of forget, retain, unrelated"),
+        ({"rows": []}, "rows is empty; name some of forget, retain, unrelated"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+    ],
+)
+def test_wrong_arguments_are_explained(settings, said):
+    with pytest.raises(UnlearunError, match=said):
+        Relearn(**settings)
