@@ -2,6 +2,7 @@
 
 from unlearun.attacks.base import Attack, Outcome
 from unlearun.attacks.jailbreak import Jailbreak
+from unlearun.attacks.light_relearn import LightRelearn
 from unlearun.attacks.look_inside import LookInside
 from unlearun.attacks.quantise import Quantise
 from unlearun.attacks.relearn import Relearn
@@ -12,6 +13,7 @@ from unlearun.attacks.victim import Victim, read_victim
 __all__ = [
     "Attack",
     "Jailbreak",
+    "LightRelearn",
     "LookInside",
     "Outcome",
     "Quantise",

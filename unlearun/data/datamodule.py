@@ -313,6 +313,13 @@ class UnlearningDataModule(LightningDataModule):
         return self.eval_batch_size or 4 * self.batch_size
 
     @property
+    def pad_id(self) -> int:
+        """What stands in padding."""
+        formatter = self._formatter()
+        pad = formatter.tokenizer.pad_token_id
+        return int(pad) if pad is not None else formatter.end_id
+
+    @property
     def longest_row(self) -> int:
         """How many tokens the longest row has, prompt and answer together."""
         return max(len(row.input_ids) for name in self.sources for row in self.examples(name))
@@ -419,13 +426,8 @@ class UnlearningDataModule(LightningDataModule):
             raise UnlearunError("connect the datamodule to a tokenizer first")
         return self.formatter
 
-    def _pad_id(self) -> int:
-        formatter = self._formatter()
-        pad = formatter.tokenizer.pad_token_id
-        return int(pad) if pad is not None else formatter.end_id
-
     def _train_loader(self, name: str) -> DataLoader[Batch]:
-        batches = DrawnBatches(self.examples(name), self._pad_id(), self._alternates_of(name), self.batch_size)
+        batches = DrawnBatches(self.examples(name), self.pad_id, self._alternates_of(name), self.batch_size)
         return ResumableLoader(batches, sampler=self._sampler(name), **self._loading())
 
     def _alternates_of(self, name: str) -> list[list[Example]] | None:
@@ -452,7 +454,7 @@ class UnlearningDataModule(LightningDataModule):
     def _eval_loader(self, name: str) -> DataLoader[Batch]:
         formatter, trainer = self.formatter_of(name), self.trainer
         examples = self.evaluated_examples(name)
-        batches = EvalBatches(examples, formatter, self._pad_id(), GENERATED_TOGETHER * self.questions_per_batch)
+        batches = EvalBatches(examples, formatter, self.pad_id, GENERATED_TOGETHER * self.questions_per_batch)
         if batches.left_out:
             caution = (
                 f"{name}: {batches.left_out} paraphrased and wrong answers are longer than max_length="

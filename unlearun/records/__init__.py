@@ -8,7 +8,7 @@ from unlearun.records.meanings import better, meaning
 from unlearun.records.metric_faith import quantisation_faith, relearning_faith
 from unlearun.records.one_score import OneScore, one_score
 from unlearun.records.published import read_records
-from unlearun.records.recovery import Recovery, recovery
+from unlearun.records.recovery import LEAST_FORGOTTEN, Recovery, recovery
 from unlearun.records.reference import check_fit, offers, read_reference
 from unlearun.records.results import Results, before_after, number, text_table
 from unlearun.records.robustness import Standing, Tried, judge_metrics, stand, with_golds
@@ -20,6 +20,7 @@ __all__ = [
     "AGGREGATES",
     "ATTACKS",
     "FORGET",
+    "LEAST_FORGOTTEN",
     "NEED_REFERENCE",
     "ROUGE_COLUMNS",
     "Attacked",

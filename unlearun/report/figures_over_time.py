@@ -102,3 +102,20 @@ def _over(evaluations: list[Evaluation], name: str) -> tuple[list[int], list[flo
 def _path(evaluations: list[Evaluation], x: str, y: str) -> list[tuple[int, float, float]]:
     values = [(one.step, one.summary.get(x, math.nan), one.summary.get(y, math.nan)) for one in evaluations]
     return [point for point in values if all(map(math.isfinite, point))]
+
+
+def attack_figure(curves: dict[str, Curve]) -> Figure | None:
+    """Draw what a light attack brought back while the model unlearnt; None where there was none.
+
+    Args:
+        curves: By metric.
+    """
+    if not curves:
+        return None
+    figure, axes = make_figure(4.8, 3.4)
+    for (name, (steps, values)), colour in zip(curves.items(), OTHERS, strict=False):
+        axes.plot(steps, values, marker="o", markersize=3, color=colour, label=name.replace("_", " "))
+    axes.set(xlabel="step", ylabel="after relearning", ylim=(-0.02, 1.02))
+    axes.legend(frameon=False, fontsize=8)
+    axes.set_title("What a light attack brings back")
+    return figure

@@ -9,7 +9,7 @@ from unlearun.records import Standing
 from unlearun.report.figures import likelihood_figure, roc_figure, truth_ratio_figure
 from unlearun.report.figures_of_attacks import curves_figures, layers_figures, robustness_figure, shares_figure
 from unlearun.report.figures_of_runs import bars_figures, pareto_figure
-from unlearun.report.figures_over_time import loss_figures, steps_figure, trade_off_figure
+from unlearun.report.figures_over_time import attack_figure, loss_figures, steps_figure, trade_off_figure
 from unlearun.report.reported_run import ReportedRun
 from unlearun.report.svg import svg
 
@@ -77,6 +77,12 @@ def _of_run(run: ReportedRun) -> Iterator[tuple[str, Figure | None, str]]:
             steps_figure(run.evaluations),
             "Forget should fall to where holdout is, which the model never saw, and no lower; the others should stay.",
         )
+    yield (
+        "light-attack",
+        attack_figure(run.attacks),
+        "A light attack as the run went on: what a few steps of relearning bring back of rows that were not relearnt, "
+        "and which share of what was forgotten that is.",
+    )
     if run.standing is not None:
         yield from _of_attacks(run.standing)
     for at, (name, figure) in enumerate(loss_figures(run.losses).items()):

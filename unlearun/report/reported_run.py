@@ -16,7 +16,7 @@ from unlearun.report.summary import other_rows
 Curve: TypeAlias = "tuple[list[int], list[float]]"
 # Training logs at most so many points to a picture; more are thinned out evenly.
 POINTS = 2000
-LOSSES = "train/"
+LOSSES, ATTACKS = "train/", "attack/"
 
 
 @dataclass
@@ -71,9 +71,22 @@ class ReportedRun:
         """How it stands against attacks, if it was attacked."""
         return Standing.read(self.folder / "attacks" / "summary.json")
 
-    @cached_property
+    @property
     def losses(self) -> dict[str, Curve]:
         """The parts of the loss by name, with the step of each value."""
+        return {name: curve for name, curve in self._curves(LOSSES).items() if "loss" in name}
+
+    @property
+    def attacks(self) -> dict[str, Curve]:
+        """What an attack found while it trained, by name, with the step of each value."""
+        return self._curves(ATTACKS)
+
+    def _curves(self, prefix: str) -> dict[str, Curve]:
+        return {name.removeprefix(prefix): curve for name, curve in self._scalars.items() if name.startswith(prefix)}
+
+    @cached_property
+    def _scalars(self) -> dict[str, Curve]:
+        """What TensorBoard has of these curves."""
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
         board = EventAccumulator(str(self.folder), size_guidance={"scalars": POINTS, "images": 1, "tensors": 1})
@@ -84,9 +97,9 @@ class ReportedRun:
             return {}
         curves = {}
         for tag in tags:
-            if tag.startswith(LOSSES) and "loss" in tag:
+            if tag.startswith((LOSSES, ATTACKS)):
                 values = board.Scalars(tag)
-                curves[tag.removeprefix(LOSSES)] = ([point.step for point in values], [point.value for point in values])
+                curves[tag] = ([point.step for point in values], [point.value for point in values])
         return curves
 
 
