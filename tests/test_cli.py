@@ -24,7 +24,8 @@ from unlearun.methods import METHODS
 from unlearun.runs import RunFolder
 from unlearun.shipped import configs_root
 
-CONFIGS = sorted(str(file.relative_to(configs_root()).with_suffix("")) for file in configs_root().rglob("*.yaml"))
+SHIPPED = sorted(str(file.relative_to(configs_root()).with_suffix("")) for file in configs_root().rglob("*.yaml"))
+CONFIGS = [name for name in SHIPPED if not name.startswith("attacks/")]  # which are of another command
 WHOLE = [name for name in CONFIGS if "/" not in name]
 LAYERED = [name for name in CONFIGS if "/" in name]
 FOR_GPUS = {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unlearun.api import Unlearning as Unlearning
+    from unlearun.attacks import attack as attack
     from unlearun.data import Batch as Batch
     from unlearun.data import UnlearningDataModule as UnlearningDataModule
     from unlearun.errors import UnlearunError as UnlearunError
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 # are in none of these lists: `unlearun.methods` is asked for every other name, so a new one is written there alone.
 _HOMES = {
     "unlearun.api": ["Unlearning"],
+    "unlearun.attacks": ["attack"],
     "unlearun.data": ["Batch", "UnlearningDataModule"],
     "unlearun.errors": ["UnlearunError"],
 }

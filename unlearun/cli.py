@@ -21,7 +21,7 @@ from unlearun.files import write_whole
 from unlearun.methods import METHODS, OPTIMIZER, UnlearningMethod
 from unlearun.models.export import read_checkpoint
 from unlearun.models.loading import locate
-from unlearun.shipped import check_config, find_config
+from unlearun.shipped import check_config, configs_root, find_config
 
 EPILOG = (
     f"Methods: {', '.join(method.__name__ for method in METHODS)}. "
@@ -300,6 +300,8 @@ def resolve_configs(arguments: list[str]) -> list[str]:
 def _sound_config(name: str) -> Path:
     file = find_config(name)
     check_config(file)
+    if file.parent == configs_root() / "attacks":
+        raise UnlearunError(f"{name} is an attack on a run that has ended: unlearun attack RUN --attacks {file.stem}")
     return file
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from unlearun import attack
 from unlearun.__main__ import main
 from unlearun.attacks import Attack, Outcome, read_victim
 from unlearun.attacks.configs import read_attack, shipped_attacks
@@ -64,8 +65,7 @@ def test_it_prints_the_table_and_leaves_all_in_the_run(run, capsys):
 def test_an_attack_of_ones_own_is_carried_out_once_until_something_changes(run, nothing, capsys):
     command = ["attack", str(run), "--attacks", str(nothing), "--json"]
     assert main(command) == 0
-    found = json.loads(capsys.readouterr().out)
-    (model,) = found["models"]
+    (model,) = json.loads(capsys.readouterr().out)
     assert model["tried"][0]["variant"] == "2 times"
     assert model["tried"][0]["main"]["share"] == 0
     assert model["figures"] == {"nothing": {"times": 2}}
@@ -88,6 +88,18 @@ def test_an_attack_of_ones_own_is_carried_out_once_until_something_changes(run, 
     assert Nothing.ran == 5
 
 
+def test_what_was_found_before_is_kept_as_long_as_it_is_of_the_same_model(run, nothing):
+    found = attack([run], ["jailbreak"])
+    assert {one.attack for one in found[0].tried} == {"jailbreak"}
+    found = attack([run], [str(nothing)])
+    assert {one.attack for one in found[0].tried} == {"jailbreak", "nothing"}
+    assert {one.attack for one in Standing.read(run / "attacks" / "summary.json").tried} == {"jailbreak", "nothing"}
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump({**config, "seed_everything": 7}))
+    found = attack([run], [str(nothing)])
+    assert {one.attack for one in found[0].tried} == {"nothing"}
+
+
 def test_several_runs_are_compared_and_the_retain_model_is_attacked_once(run, nothing, tmp_path, capsys):
     other = shutil.copytree(run, tmp_path / "npo" / "2")
     command = ["attack", str(run), str(other), "--attacks", str(nothing), "--gold", "pocket-gold"]
@@ -107,7 +119,7 @@ def test_the_retain_reference_of_a_run_names_the_yardstick(run, nothing, capsys)
     config["data"]["retain_reference"] = str(run)
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     assert main(["attack", str(run), "--attacks", str(nothing), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["models"][0]["gold"]["method"] == str(run)
+    assert json.loads(capsys.readouterr().out)[0]["gold"]["method"] == str(run)
 
 
 @pytest.mark.parametrize("name", shipped_attacks())

@@ -59,10 +59,10 @@ def attack(runs: Mapping[str, Path], output: Path) -> dict[str, Any]:
     """Attack runs in one command, and return what it says, the models by the names given."""
     command = [sys.executable, "-m", "unlearun", "attack", *map(str, runs.values()), "--output", str(output), "--json"]
     said = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
-    models = dict(zip(runs, said["models"], strict=True))
+    models = dict(zip(runs, said, strict=True))
     gold = next((one["gold"] for one in models.values() if one["gold"]), None)
     found = {**{name: row(one) for name, one in models.items()}, **({"retain model": row(gold)} if gold else {})}
-    return {"models": found, "metrics": medians(said["metrics"])}
+    return {"models": found, "metrics": medians([one["metrics"] for one in said])}
 
 
 def row(model: Mapping[str, Any]) -> dict[str, Any]:

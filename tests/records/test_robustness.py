@@ -55,7 +55,8 @@ def test_without_a_start_robustness_is_unknown(attacks):
 
 def test_it_is_read_as_it_was_written(attacks, tmp_path):
     gold = stand("retain model", "", attacks, evaluation(0.2), evaluation(1.0), evaluation(0.2))
-    standing = stand("a", "NPO", attacks, evaluation(0.2), evaluation(1.0, 0.9), evaluation(0.2), gold)
+    standing = stand("a", "NPO", attacks, evaluation(0.2), evaluation(1.0, 0.9), evaluation(0.2))
+    standing.gold, standing.metrics = gold, {"mia": {"R": 0.5}}
     standing.write(tmp_path / "summary.json")
     again = Standing.read(tmp_path / "summary.json")
     assert again.to_json() == standing.to_json()
@@ -86,10 +87,8 @@ def test_a_standing_with_a_wrong_value_is_none(attacks, tmp_path):
 def test_retain_models_come_last_and_once(attacks):
     gold = stand("retain model", "", attacks, evaluation(0.2), evaluation(1.0), None)
     same = stand("retain model", "", attacks, evaluation(0.2), evaluation(1.0), None)
-    two = [
-        stand(name, "NPO", attacks, evaluation(0.2), evaluation(1.0), None, one)
-        for name, one in (("a", gold), ("b", same))
-    ]
+    two = [stand(name, "NPO", attacks, evaluation(0.2), evaluation(1.0), None) for name in "ab"]
+    two[0].gold, two[1].gold = gold, same
     assert [one.name for one in with_golds(two)] == ["a", "b", "retain model"]
 
 

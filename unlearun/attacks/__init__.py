@@ -1,5 +1,6 @@
 """Is it really gone? Attacks that try to bring back what a model was made to forget."""
 
+from unlearun.attacks.attacking import attack
 from unlearun.attacks.base import Attack, Outcome
 from unlearun.attacks.jailbreak import Jailbreak
 from unlearun.attacks.light_relearn import LightRelearn
@@ -21,5 +22,6 @@ __all__ = [
     "Reword",
     "Sample",
     "Victim",
+    "attack",
     "read_victim",
 ]

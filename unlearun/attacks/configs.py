@@ -8,7 +8,6 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from unlearun import attacks as shipped
 from unlearun.attacks.base import Attack
 from unlearun.errors import UnlearunError, closest
 from unlearun.shipped import check_config, configs_root, find_config
@@ -69,9 +68,14 @@ def _refused(file: Path, stored: dict[str, Any], error: Exception) -> UnlearunEr
         inner = inner.__cause__ or inner.__context__
     if inner is not None:
         return UnlearunError(f"{file}: {inner}")
-    names = [name for name in shipped.__all__ if isinstance(getattr(shipped, name), type)]
+    names = [cls.__name__ for cls in _kinds(Attack)]
     hint = closest(str(stored["class_path"]), names) if stored["class_path"] not in names else ""
     return UnlearunError(f"{file}: {_last(str(error))}{hint}")
+
+
+def _kinds(base: Any) -> list[type[Attack]]:  # noqa: ANN401 - an abstract class
+    """Return all attacks that have been imported."""
+    return [cls for child in base.__subclasses__() for cls in (child, *_kinds(child))]
 
 
 def _last(message: str) -> str:

@@ -87,6 +87,19 @@ def carry_out(victim: Victim, attacks: Sequence[Named], folder: Path, again: boo
     return found
 
 
+def earlier(victim: Victim, attacks: Sequence[Named], folder: Path) -> list[Attacked]:
+    """Return what other attacks have found before of the very same model and data.
+
+    Args:
+        victim: The model.
+        attacks: Those that are left out.
+        folder: See `carry_out`.
+    """
+    facts, names = _facts(victim), {PLAIN, *(named.name for named in attacks)}
+    known = [Attacked.read(file) for file in sorted(folder.glob("*.json")) if file.stem not in names]
+    return [one for one in known if one is not None and one.key == _digest({**facts, "attack": one.settings})]
+
+
 def without_attack(victim: Victim, folder: Path, again: bool = False) -> Evaluation:
     """Return what is found of a model without an attack, measured once.
 

@@ -177,6 +177,15 @@ class Victim:
             return None
         return as_forget(self.given_start, self.forget_set)
 
+    def instead(self, model: str) -> Victim:
+        """Return another model with the data, the start and the settings of this one.
+
+        Args:
+            model: A folder, a run folder or a hub id.
+        """
+        settings = (self.precision, self.dtype, self.trusted, self.seed)
+        return Victim(model, self.data, self.given_start, None, *settings)
+
     def digest(self) -> str:
         """Return 8 hexadecimal digits that change whenever the evaluated rows or the way they are asked do."""
         described = self.plain_data.describe()

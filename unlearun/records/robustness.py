@@ -70,6 +70,7 @@ class Standing:
         skipped: What could not be tried, and why.
         seconds: What each attack took.
         gold: The same of a model that never saw the forget set, attacked alike; None where there is none.
+        metrics: R and Q of each metric: see `judge_metrics`; empty without such a model.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Standing:
     skipped: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     gold: Standing | None = None
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def strongest(self) -> Tried | None:
@@ -116,6 +118,7 @@ class Standing:
             "skipped": self.skipped,
             "seconds": self.seconds,
             "gold": None if self.gold is None else self.gold.to_json(),
+            "metrics": self.metrics,
         }
         return finite(plain)
 
@@ -157,7 +160,6 @@ def stand(
     unlearned: Evaluation,
     start: Evaluation | None,
     retain: Evaluation | None,
-    gold: Standing | None = None,
 ) -> Standing:
     """Put together what all attacks on a model have found.
 
@@ -168,7 +170,6 @@ def stand(
         unlearned: What was found without an attack; its forget set is called ``forget``, as that of the others.
         start: What was found before unlearning, if that is known.
         retain: What was found of a model that never saw the forget set, if there is one.
-        gold: How that model stands.
     """
     before = {} if start is None else start.examples.get(FORGET, {})
     after = unlearned.examples.get(FORGET, {})
@@ -187,7 +188,6 @@ def stand(
         {attack.attack: attack.figures for attack in attacks if attack.figures},
         {f"{attack.attack}, {what}": why for attack in attacks for what, why in attack.skipped.items()},
         {attack.attack: attack.seconds for attack in attacks},
-        gold,
     )
 
 
@@ -275,6 +275,7 @@ def _of_json(stored: Mapping[str, Any]) -> Standing:
         dict(stored["skipped"]),
         dict(stored["seconds"]),
         None if gold is None else _of_json(gold),
+        dict(stored["metrics"]),
     )
 
 
