@@ -15,7 +15,7 @@ from unlearun.data.answers import answer_text
 from unlearun.errors import UnlearunError, check_bounds, check_choice
 from unlearun.methods import FineTune
 from unlearun.models import LoRA
-from unlearun.records import FORGET, as_forget, mean_of, of_rows
+from unlearun.records import FORGET, mean_of, of_rows
 
 Rows: TypeAlias = Literal["forget", "retain", "unrelated"]
 ROWS: tuple[Rows, ...] = ("forget", "retain", "unrelated")
@@ -151,7 +151,7 @@ class Relearn(Attack):
         )
         trainer.fit(method, datamodule=data)
         before = [mean_of(victim.unlearned, column, kept) for column in self.measured]
-        after = as_forget(victim.measure(method, victim.datamodule()), victim.forget_set)
+        after = victim.measure_forgetting(method)
         points = [(0, before[0], before[1]), *curve.points]
         if points[-1][0] < trainer.global_step:
             first, second = (mean_of(after, column, kept) for column in self.measured)

@@ -20,7 +20,7 @@ from unlearun.records import Attacked, Evaluation
 log = logging.getLogger(__name__)
 
 # To be counted up whenever an attack finds something else than before with the same settings.
-FORMAT = 1
+FORMAT = 2
 PLAIN = "unattacked"
 # What was said of the data when the run was made, and what Lightning says of every Trainer.
 _TALKATIVE = (

@@ -18,11 +18,13 @@ from unlearun.errors import UnlearunError
 from unlearun.kinds import check_kinds
 from unlearun.methods import UnlearningMethod
 from unlearun.models import Quantisation, load_model, load_tokenizer
-from unlearun.records import FORGET, Evaluation, as_forget, find
+from unlearun.records import FORGET, Evaluation, as_forget, find, role_of
 
 log = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=UnlearningMethod)
+# What membership attacks compare.
+COMPARED = (FORGET, "holdout")
 # What one forward over the rows' own answers gives.
 CHEAP = ("extraction_strength", "exact_memorization", "probability")
 
@@ -160,6 +162,20 @@ class Victim:
             method: The model.
         """
         return as_forget(self.measure(method, self.datamodule()), self.forget_set)
+
+    def measure_forgetting(self, method: UnlearningMethod) -> Evaluation:
+        """Evaluate what a model knows of the forget set, beside rows that it never saw; the former is ``forget``.
+
+        Args:
+            method: The model.
+        """
+        given = self.data.get("evaluation")
+        sources = given if given is not None else {name: self.data.get(name) for name in COMPARED}
+        compared = {
+            name: source for name, source in sources.items() if source is not None and role_of(name) in COMPARED
+        }
+        data = self.datamodule(evaluation=compared, final_metrics=None)
+        return as_forget(self.measure(method, data), self.forget_set)
 
     @cached_property
     def unlearned(self) -> Evaluation:
