@@ -221,15 +221,10 @@ def run(command: str, arguments: list[str]) -> None:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a metric of the user's own is found where the user is
     try:
-        with runs.running_trainer():
+        with runs.interruptible(), runs.running_trainer():
             UnlearunCLI([command, *method_help(arguments)])
     except _Finished as end:
         sys.stdout.write(f"{end}\n")
-    except SystemExit as end:
-        # Lightning tidies up after Ctrl-C, and then exits as if something had gone wrong.
-        if isinstance(end.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from None
-        raise
 
 
 def name_model(arguments: list[str]) -> list[str]:

@@ -207,3 +207,20 @@ def test_a_wrong_config_is_explained(tmp_path, text, said):
     assert said in str(error.value)
     assert str(file) in str(error.value)
     assert len(str(error.value)) < 600
+
+
+def test_ctrl_c_ends_it_and_another_call_goes_on(run, nothing, capsys, monkeypatch):
+    """Lightning makes a SystemExit of it; what was found before stays."""
+    assert main(["attack", str(run), "--attacks", str(nothing)]) == 0
+
+    def interrupted(self, victim):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise SystemExit(1)  # noqa: B904 - as Lightning does
+
+    monkeypatch.setattr("unlearun.attacks.jailbreak.Jailbreak.run", interrupted)
+    assert main(["attack", str(run), "--attacks", str(nothing), "jailbreak"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert Nothing.ran == 1
+    assert not (run / "attacks" / "jailbreak.json").exists()

@@ -41,6 +41,7 @@ class Victim:
         dtype: What weights are kept in.
         trusted: Whether code that the model brings along may run.
         seed: Seeds all that is drawn.
+        accelerator: The Trainer's.
 
     Raises:
         UnlearunError: There are no rows to forget.
@@ -56,8 +57,10 @@ class Victim:
         dtype: str = "float32",
         trusted: bool = False,
         seed: int = 0,
+        accelerator: str = "auto",
     ) -> None:
         self.model = model
+        self.accelerator = accelerator
         self.data = dict(data)
         self.precision = precision
         self.dtype = dtype
@@ -134,6 +137,7 @@ class Victim:
         """
         with runs.making_trainer():
             return Trainer(
+                accelerator=self.accelerator,
                 devices=1,
                 precision=self.precision,
                 logger=False,
@@ -199,7 +203,7 @@ class Victim:
         Args:
             model: A folder, a run folder or a hub id.
         """
-        settings = (self.precision, self.dtype, self.trusted, self.seed)
+        settings = (self.precision, self.dtype, self.trusted, self.seed, self.accelerator)
         return Victim(model, self.data, self.given_start, None, *settings)
 
     def digest(self) -> str:
@@ -255,4 +259,5 @@ def read_victim(run: Path, precision: str | None = None) -> Victim:
         settings.get("dtype", "float32"),
         bool(settings.get("trust_remote_code", False)),
         int(config.get("seed_everything") or 0),
+        str(trainer.get("accelerator") or "auto"),
     )

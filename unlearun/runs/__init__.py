@@ -16,7 +16,7 @@ from unlearun.runs.run import (
     show_evaluation,
 )
 from unlearun.runs.run_folder import OUTPUT_DIR, RunFolder, RunLogger
-from unlearun.runs.settings import check_seed, making_trainer, running_trainer
+from unlearun.runs.settings import check_seed, interruptible, making_trainer, running_trainer
 
 __all__ = [
     "OUTPUT_DIR",
@@ -34,6 +34,7 @@ __all__ = [
     "find_recorder",
     "find_run",
     "finish",
+    "interruptible",
     "is_finished",
     "making_trainer",
     "newest_checkpoint",

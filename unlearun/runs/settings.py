@@ -74,6 +74,17 @@ def running_trainer() -> Iterator[None]:
         raise _refused(error) from error
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C be Ctrl-C: Lightning tidies up after it, and then exits as if something had gone wrong."""
+    try:
+        yield
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+
+
 def _refused(error: Exception) -> UnlearunError:
     reason = " ".join(str(error).split())
     if "No supported gpu backend" in reason:
