@@ -9,6 +9,7 @@ from report_runs import evaluation, make_run
 
 from unlearun.records import Attacked, Evaluation, Standing, stand, summarise
 from unlearun.report.attacks import came_back, standing_rows, ways, weakest
+from unlearun.report.card import card
 from unlearun.report.figures_of_attacks import curves_figures, layers_figures, robustness_figure, shares_figure
 from unlearun.report.findings import findings
 from unlearun.report.markdown import comparison_markdown, run_markdown
@@ -94,10 +95,18 @@ def test_the_page_and_the_text_show_it_escaped(runs):
     assert HOSTILE not in text
 
 
+def test_the_model_card_says_what_came_back(runs):
+    said = card(runs[0])
+    assert "Robustness 0.500, 1 being best. Weakest against relearn, on &lt;b&gt;rows&lt;/b&gt;: 50% came back" in said
+    assert "| quantise | nf4 | 0.100 (0.100 to 0.100) | 0.000 (0.000 to 0.000) |" in said
+    assert "## Attacks" in said
+
+
 def test_a_run_that_was_not_attacked_says_nothing_of_it(tmp_path):
     (run,) = read_runs([make_run(tmp_path / "npo" / "1", evaluation(0, 0.9, 0.9), evaluation(8, 0.1, 0.9))])
     assert "Is it really gone?" not in run_page(run)
     assert "Is it really gone?" not in run_markdown(run)
+    assert "## Attacks" not in card(run)
     assert came_back(run) is None
 
 

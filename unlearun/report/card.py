@@ -9,10 +9,12 @@ from pathlib import Path
 import yaml
 
 from unlearun.files import write_whole
+from unlearun.records import Standing, number
+from unlearun.report.attacks import ways, weakest
 from unlearun.report.cells import plain_cell
 from unlearun.report.facts import data_sets, facts, short_model, versions
 from unlearun.report.findings import findings
-from unlearun.report.markdown import table, values_table
+from unlearun.report.markdown import shown, table, values_table
 from unlearun.report.reported_run import ReportedRun
 from unlearun.report.values import MAIN, lines
 
@@ -76,10 +78,25 @@ def _parts(run: ReportedRun, model: str) -> Iterator[str]:
     chosen = [line for line in lines(run) if line.name in MAIN or "/" not in line.name]
     yield values_table(chosen, run.comparable)
     yield "Values in brackets are 95% bootstrap intervals over examples."
+    if run.standing is not None and run.standing.strongest is not None:
+        yield from _attacks(run.standing)
     yield "## How"
     yield table(["", ""], [row for row in facts(run) if row[0] not in _PRIVATE])
     yield "## Limits"
     yield _LIMITS
+
+
+def _attacks(standing: Standing) -> Iterator[str]:
+    yield "## Attacks"
+    yield f"Robustness {number(standing.robustness)}, 1 being best. Weakest against {plain_cell(weakest(standing))}."
+    strongest = [standing.of_attack(name) for name in dict.fromkeys(one.attack for one in standing.tried)]
+    chosen = {(one.attack, one.variant) for one in strongest if one is not None}
+    rows = [
+        [way.attack, way.variant, shown(way.share), shown(way.gold)]
+        for way in ways(standing)
+        if (way.attack, way.variant) in chosen
+    ]
+    yield table(["attack", "its strongest way", "share of the forgotten that came back", "in a retain model"], rows)
 
 
 def _file(source: str) -> str:

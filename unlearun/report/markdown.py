@@ -76,12 +76,12 @@ def _attacks(run: ReportedRun) -> list[str]:
         [
             f"{way.attack}, {way.variant}",
             way.column,
-            *(_known(value) for value in (way.before, way.after, way.share, way.gold)),
+            *(shown(value) for value in (way.before, way.after, way.share, way.gold)),
         ]
         for way in ways(run.standing)
     ]
     header = ["attack", "measured by", "without", "with", "share that came back", "in the retain model"]
-    values = table([*scores], [[_known(Value(value)) for value in scores.values()]])
+    values = table([*scores], [[shown(Value(value)) for value in scores.values()]])
     skipped = [f"- not tried: {plain_cell(f'{what}: {why}')}" for what, why in run.standing.skipped.items()]
     return ["## Is it really gone?", values, table(header, rows), SAID, "\n".join(skipped)]
 
@@ -92,13 +92,17 @@ def _standings(runs: list[ReportedRun]) -> list[str]:
         return []
     header = ["model", *SCORES.values(), "robustness", *attacks, "weakest against"]
     cells = [
-        [row.name, *(_known(value) for value in (*row.scores, row.robustness, *row.shares)), row.weakest]
-        for row in rows
+        [row.name, *(shown(value) for value in (*row.scores, row.robustness, *row.shares)), row.weakest] for row in rows
     ]
     return ["## Is it really gone?", table(header, cells), SAID]
 
 
-def _known(value: Value | None) -> str:
+def shown(value: Value | None) -> str:
+    """Write a value with its interval; a dash where it is not known.
+
+    Args:
+        value: The value.
+    """
     return "-" if value is None or not value.known else _cell(value)
 
 
