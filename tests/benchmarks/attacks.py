@@ -115,6 +115,13 @@ def table(models: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def judgement(metrics: Mapping[str, Mapping[str, float]]) -> str:
+    """Return a Markdown table of how far each metric can be trusted."""
+    lines = ["| metric | R, under relearning | Q, under quantisation |", "| --- | --- | --- |"]
+    lines += [f"| `{name}` | {number(one.get('R'))} | {number(one.get('Q'))} |" for name, one in metrics.items()]
+    return "\n".join(lines) + "\n"
+
+
 def number(value: float | None) -> str:
     """Write a value of a table."""
     return "" if value is None or math.isnan(value) else f"{value:.2f}"
@@ -155,6 +162,8 @@ def main() -> None:
             sys.stdout.write(f"{which}\n\n{table(rows[which]['models'])}\n")
             if chosen.readme:
                 write_readme(which, table(rows[which]["models"]))
+    if chosen.readme and "pocket" in rows:
+        write_readme("metrics", judgement(rows["pocket"]["metrics"]))
     sys.stdout.write(f"{json.dumps(rows)}\n")
 
 
