@@ -20,6 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from unlearun.attacks.configs import shipped_attacks
 from unlearun.files import write_whole
 from unlearun.shipped import configs_root
 
@@ -55,9 +56,12 @@ def fit(name: str, folder: Path) -> Path:
     return done
 
 
-def attack(runs: Mapping[str, Path], output: Path) -> dict[str, Any]:
+def attack(which: str, runs: Mapping[str, Path], output: Path) -> dict[str, Any]:
     """Attack runs in one command, and return what it says, the models by the names given."""
-    command = [sys.executable, "-m", "unlearun", "attack", *map(str, runs.values()), "--output", str(output), "--json"]
+    own = {file.stem: str(file) for file in (Path(__file__).parent / f"{which}_attacks").glob("*.yaml")}
+    names = [own.get(name, name) for name in shipped_attacks()]
+    command = [sys.executable, "-m", "unlearun", "attack", *map(str, runs.values()), "--attacks", *names]
+    command += ["--output", str(output), "--json"]
     said = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
     models = dict(zip(runs, said, strict=True))
     gold = next((one["gold"] for one in models.values() if one["gold"]), None)
@@ -154,7 +158,7 @@ def main() -> None:
         if missing := found.keys() - runs.keys():
             sys.exit(f"{output} has no run of {', '.join(sorted(missing))}; run tests/benchmarks/tofu.py first")
     if chosen.which:
-        write_whole(figures_file(chosen.which), json.dumps(attack(runs, output), indent=1) + "\n")
+        write_whole(figures_file(chosen.which), json.dumps(attack(chosen.which, runs, output), indent=1) + "\n")
     rows = {}
     for which in ("pocket", "tofu"):
         if figures_file(which).is_file():
