@@ -11,7 +11,7 @@ from unlearun.attacks import Quantise
 from unlearun.errors import UnlearunError
 from unlearun.models import load_model, quantisation_hushed
 from unlearun.models.loading import locate
-from unlearun.records import recovery
+from unlearun.records import ROUGE_COLUMNS, recovery
 
 pytest.importorskip("bitsandbytes", reason="needs bitsandbytes")
 KINDS = ["nf4", "int8", *(["int4"] if find_spec("torchao") else [])]
@@ -68,6 +68,15 @@ def test_a_model_that_never_knew_gives_nothing_back(victim, outcome):
 def test_every_metric_is_measured_again(victim, outcome):
     for found in outcome.variants.values():
         assert found.summary.keys() == victim.unlearned.summary.keys()
+
+
+def test_likelihood_alone_is_measured_where_that_is_enough(victim, outcome):
+    with quantisation_hushed():
+        (found,) = Quantise(["int8"], answers=False).run(victim).variants.values()
+    whole = outcome.variants["int8"].summary
+    assert found.summary == pytest.approx({name: whole[name] for name in found.summary})
+    left_out = {name.rpartition("/")[2] for name in whole.keys() - found.summary.keys()}
+    assert left_out == {"verbatim_memorization", "model_utility", "rouge", *ROUGE_COLUMNS}
 
 
 @pytest.mark.skipif(find_spec("torchao") is None, reason="needs torchao")

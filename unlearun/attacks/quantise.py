@@ -20,17 +20,20 @@ class Quantise(Attack):
     Args:
         kinds: "nf4" (4 bits) and "int8" of bitsandbytes, "int4" (groups of 32 weights) of torchao. What is not
             installed is skipped.
+        answers: Whether the model answers by itself, too, which takes most of the time where answers are long; else
+            likelihood alone is measured.
 
     Raises:
         UnlearunError: A kind is none of these.
     """
 
-    def __init__(self, kinds: Sequence[Quantisation] = QUANTISATIONS) -> None:
+    def __init__(self, kinds: Sequence[Quantisation] = QUANTISATIONS, answers: bool = True) -> None:
         if not kinds:
             raise UnlearunError(f"kinds is empty; name some of {', '.join(QUANTISATIONS)}")
         for kind in kinds:
             check_choice("kinds", kind, QUANTISATIONS)
         self.kinds = tuple(kinds)
+        self.answers = answers
 
     def run(self, victim: Victim) -> Outcome:
         """See `Attack`."""
@@ -39,5 +42,6 @@ class Quantise(Attack):
             if missing := missing_package(kind):
                 outcome.skipped[kind] = missing
                 continue
-            outcome.variants[kind] = victim.measure_fully(victim.load(UnlearningMethod, quantisation=kind))
+            method = victim.load(UnlearningMethod, quantisation=kind)
+            outcome.variants[kind] = victim.measure_fully(method, self.answers)
         return outcome

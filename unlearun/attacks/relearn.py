@@ -39,6 +39,8 @@ class Relearn(Attack):
         lora: Rank of adapters that are trained instead of all weights; None: all weights.
         unrelated: Where unrelated rows come from; by default, general knowledge that ships with the package.
         points: At most so many points of the curve of what comes back.
+        answers: Whether the model answers by itself in the end, too, which takes most of the time where answers are
+            long; else likelihood alone is measured.
 
     Raises:
         UnlearunError: An argument is out of range.
@@ -54,6 +56,7 @@ class Relearn(Attack):
         lora: int | None = None,
         unrelated: Source = UNRELATED,
         points: int = 10,
+        answers: bool = True,
     ) -> None:
         check_bounds(
             share=(share, 0.0),
@@ -77,6 +80,7 @@ class Relearn(Attack):
         self.lora = lora
         self.unrelated = unrelated
         self.points = points
+        self.answers = answers
 
     def run(self, victim: Victim) -> Outcome:
         """See `Attack`."""
@@ -151,7 +155,7 @@ class Relearn(Attack):
         )
         trainer.fit(method, datamodule=data)
         before = [mean_of(victim.unlearned, column, kept) for column in self.measured]
-        after = victim.measure_forgetting(method)
+        after = victim.measure_forgetting(method, self.answers)
         points = [(0, before[0], before[1]), *curve.points]
         if points[-1][0] < trainer.global_step:
             first, second = (mean_of(after, column, kept) for column in self.measured)
