@@ -212,7 +212,8 @@ class Victim:
             model: A folder, a run folder or a hub id.
         """
         settings = (self.precision, self.dtype, self.trusted, self.seed, self.accelerator)
-        return Victim(model, self.data, self.given_start, None, *settings)
+        known = evaluations(Path(model))
+        return Victim(model, self.data, self.given_start, known[max(known)] if known else None, *settings)
 
     def digest(self) -> str:
         """Return 8 hexadecimal digits that change whenever the evaluated rows or the way they are asked do."""
@@ -260,17 +261,26 @@ def read_victim(run: Path, precision: str | None = None) -> Victim:
             f"{run}: its config.yaml has data.{unknown[0]}, which this version of unlearun does not know"
         )
     settings = method.get("init_args") or {}
-    files = {int(file.stem.partition("=")[2]): file for file in (run / "eval").glob("step=*.json")}
-    evaluations = {step: Evaluation.read(file) for step, file in files.items() if step in (0, max(files))}
+    known = evaluations(run)
     trainer = config.get("trainer") or {}
     return Victim(
         str(run / "model"),
         data,
-        evaluations.get(0),
-        evaluations.get(max(files)) if files and max(files) > 0 else None,
+        known.get(0),
+        known[max(known)] if known and max(known) > 0 else None,
         precision or trainer.get("precision") or "32-true",
         settings.get("dtype", "float32"),
         bool(settings.get("trust_remote_code", False)),
         int(config.get("seed_everything") or 0),
         str(trainer.get("accelerator") or "auto"),
     )
+
+
+def evaluations(run: Path) -> dict[int, Evaluation]:
+    """Return what was found at the start and at the end of a run, by step, as far as its folder has it.
+
+    Args:
+        run: A run folder, or any other name of a model.
+    """
+    files = {int(file.stem.partition("=")[2]): file for file in (run / "eval").glob("step=*.json")}
+    return {step: Evaluation.read(file) for step, file in files.items() if step in (0, max(files))}
