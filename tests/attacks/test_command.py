@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -224,3 +226,18 @@ def test_ctrl_c_ends_it_and_another_call_goes_on(run, nothing, capsys, monkeypat
     assert "interrupted" in capsys.readouterr().err
     assert Nothing.ran == 1
     assert not (run / "attacks" / "jailbreak.json").exists()
+
+
+def test_sigterm_ends_it_at_once(run, nothing, monkeypatch):
+    """Though Lightning, left alone, would note it and go on."""
+
+    def told(self, victim):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return victim.unlearned
+
+    monkeypatch.setattr(Nothing, "run", told)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as end:
+        main(["attack", str(run), "--attacks", str(nothing)])
+    assert end.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) == before

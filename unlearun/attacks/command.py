@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     chosen = _parser().parse_args(arguments)
     runs.quiet()
-    with runs.interruptible():
+    with runs.interruptible(), runs.ended_by_sigterm():
         standings = attack(chosen.runs, chosen.attacks, chosen.gold, chosen.output, chosen.precision, chosen.again)
     if chosen.json:
         sys.stdout.write(f"{json.dumps([one.to_json() for one in standings], ensure_ascii=False)}\n")

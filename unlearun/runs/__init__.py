@@ -17,6 +17,7 @@ from unlearun.runs.run import (
 )
 from unlearun.runs.run_folder import OUTPUT_DIR, RunFolder, RunLogger
 from unlearun.runs.settings import check_seed, interruptible, making_trainer, running_trainer
+from unlearun.runs.termination import ended_by_sigterm
 
 __all__ = [
     "OUTPUT_DIR",
@@ -31,6 +32,7 @@ __all__ = [
     "check_run",
     "check_seed",
     "differences",
+    "ended_by_sigterm",
     "find_recorder",
     "find_run",
     "finish",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 from lightning.pytorch import Trainer
@@ -43,3 +45,20 @@ class Termination:
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:
         self._received = True
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """End at once, with 143, where there is nothing to keep: Lightning leaves a handler that is there alone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
