@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from unlearun.errors import UnlearunError
 from unlearun.records import Evaluation
 
 if TYPE_CHECKING:
@@ -56,3 +58,22 @@ class Attack(ABC):
             UnlearunError: An argument does not fit the model or its data. What merely cannot be tried on these is
                 skipped, and said in the outcome.
         """
+
+
+def check_metrics(metrics: Sequence[str] | None, measured: Sequence[str]) -> list[str] | None:
+    """Check that an attack will find what it is measured by.
+
+    Args:
+        metrics: What the user wants measured; None for all.
+        measured: What must be among them.
+
+    Raises:
+        UnlearunError: It is not.
+    """
+    if metrics is None:
+        return None
+    if missing := [name for name in measured if name not in metrics]:
+        raise UnlearunError(
+            f"metrics lacks {missing[0]}, by which the attack is measured; add it, or leave metrics out"
+        )
+    return list(metrics)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from unlearun.attacks.base import Attack, Outcome
+from unlearun.attacks.base import Attack, Outcome, check_metrics
 from unlearun.attacks.victim import Victim
 from unlearun.errors import UnlearunError, check_choice
 from unlearun.methods import UnlearningMethod
@@ -20,20 +20,19 @@ class Quantise(Attack):
     Args:
         kinds: "nf4" (4 bits) and "int8" of bitsandbytes, "int4" (groups of 32 weights) of torchao. What is not
             installed is skipped.
-        answers: Whether the model answers by itself, too, which takes most of the time where answers are long; else
-            likelihood alone is measured.
+        metrics: What is measured, extraction_strength and probability among them; None: what the run measured.
 
     Raises:
         UnlearunError: A kind is none of these.
     """
 
-    def __init__(self, kinds: Sequence[Quantisation] = QUANTISATIONS, answers: bool = True) -> None:
+    def __init__(self, kinds: Sequence[Quantisation] = QUANTISATIONS, metrics: Sequence[str] | None = None) -> None:
         if not kinds:
             raise UnlearunError(f"kinds is empty; name some of {', '.join(QUANTISATIONS)}")
         for kind in kinds:
             check_choice("kinds", kind, QUANTISATIONS)
         self.kinds = tuple(kinds)
-        self.answers = answers
+        self.metrics = check_metrics(metrics, self.measured)
 
     def run(self, victim: Victim) -> Outcome:
         """See `Attack`."""
@@ -43,5 +42,5 @@ class Quantise(Attack):
                 outcome.skipped[kind] = missing
                 continue
             method = victim.load(UnlearningMethod, quantisation=kind)
-            outcome.variants[kind] = victim.measure_fully(method, self.answers)
+            outcome.variants[kind] = victim.measure_fully(method, self.metrics)
         return outcome

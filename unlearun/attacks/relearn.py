@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from unlearun.attacks.base import Attack, Outcome
+from unlearun.attacks.base import Attack, Outcome, check_metrics
 from unlearun.attacks.victim import CHEAP, Victim
 from unlearun.data import Source
 from unlearun.data.answers import answer_text
@@ -39,8 +39,8 @@ class Relearn(Attack):
         lora: Rank of adapters that are trained instead of all weights; None: all weights.
         unrelated: Where unrelated rows come from; by default, general knowledge that ships with the package.
         points: At most so many points of the curve of what comes back.
-        answers: Whether the model answers by itself in the end, too, which takes most of the time where answers are
-            long; else likelihood alone is measured.
+        metrics: What is measured in the end, extraction_strength and probability among them; None: all that the data
+            allow. Answers of the model's own take most of the time where they are long.
 
     Raises:
         UnlearunError: An argument is out of range.
@@ -56,7 +56,7 @@ class Relearn(Attack):
         lora: int | None = None,
         unrelated: Source = UNRELATED,
         points: int = 10,
-        answers: bool = True,
+        metrics: Sequence[str] | None = None,
     ) -> None:
         check_bounds(
             share=(share, 0.0),
@@ -80,7 +80,7 @@ class Relearn(Attack):
         self.lora = lora
         self.unrelated = unrelated
         self.points = points
-        self.answers = answers
+        self.metrics = check_metrics(metrics, self.measured)
 
     def run(self, victim: Victim) -> Outcome:
         """See `Attack`."""
@@ -155,7 +155,7 @@ class Relearn(Attack):
         )
         trainer.fit(method, datamodule=data)
         before = [mean_of(victim.unlearned, column, kept) for column in self.measured]
-        after = victim.measure_forgetting(method, self.answers)
+        after = victim.measure_forgetting(method, self.metrics)
         points = [(0, before[0], before[1]), *curve.points]
         if points[-1][0] < trainer.global_step:
             first, second = (mean_of(after, column, kept) for column in self.measured)

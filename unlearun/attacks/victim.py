@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +17,6 @@ from unlearun.data.fingerprint import digest
 from unlearun.errors import UnlearunError
 from unlearun.kinds import check_kinds
 from unlearun.methods import UnlearningMethod
-from unlearun.metrics import CATALOGUE
 from unlearun.models import Quantisation, load_model, load_tokenizer
 from unlearun.records import FORGET, Evaluation, as_forget, find, role_of
 
@@ -28,10 +27,6 @@ M = TypeVar("M", bound=UnlearningMethod)
 COMPARED = (FORGET, "holdout")
 # What one forward over the rows' own answers gives.
 CHEAP = ("extraction_strength", "exact_memorization", "probability")
-
-
-# What reads answers of the model's own, or all that should be kept.
-OF_ANSWERS = ("rouge", "verbatim_memorization", "short_answer", "rougeL_f1_unstemmed", "fluency", "model_utility")
 
 
 class Victim:
@@ -164,29 +159,29 @@ class Victim:
             raise UnlearunError("nothing was evaluated")
         return method.evaluation
 
-    def measure_fully(self, method: UnlearningMethod, answers: bool = True) -> Evaluation:
+    def measure_fully(self, method: UnlearningMethod, metrics: Sequence[str] | None = None) -> Evaluation:
         """Evaluate a model as the run was evaluated at its end; the forget set is called ``forget``.
 
         Args:
             method: The model.
-            answers: Whether it is asked to answer by itself, too.
+            metrics: What is measured; None for what the run measured.
         """
-        data = self.datamodule() if answers else self.datamodule(final_metrics=self._without_answers())
+        data = self.datamodule() if metrics is None else self.datamodule(final_metrics=list(metrics))
         return as_forget(self.measure(method, data), self.forget_set)
 
-    def measure_forgetting(self, method: UnlearningMethod, answers: bool = True) -> Evaluation:
+    def measure_forgetting(self, method: UnlearningMethod, metrics: Sequence[str] | None = None) -> Evaluation:
         """Evaluate what a model knows of the forget set, beside rows that it never saw; the former is ``forget``.
 
         Args:
             method: The model.
-            answers: Whether it is asked to answer by itself, too.
+            metrics: What is measured; None for all that the data allow.
         """
         given = self.data.get("evaluation")
         sources = given if given is not None else {name: self.data.get(name) for name in COMPARED}
         compared = {
             name: source for name, source in sources.items() if source is not None and role_of(name) in COMPARED
         }
-        data = self.datamodule(evaluation=compared, final_metrics=None if answers else self._without_answers())
+        data = self.datamodule(evaluation=compared, final_metrics=None if metrics is None else list(metrics))
         return as_forget(self.measure(method, data), self.forget_set)
 
     @cached_property
@@ -219,11 +214,6 @@ class Victim:
         """Return 8 hexadecimal digits that change whenever the evaluated rows or the way they are asked do."""
         described = self.plain_data.describe()
         return digest([described["sets"], described["template"], str(self.data.get("retain"))])[:8]
-
-    def _without_answers(self) -> list[str]:
-        """Return what was measured without an attack, as far as it reads no answer of the model's own."""
-        measured = {name.rpartition("/")[2] for name in self.unlearned.summary}
-        return [name for name in CATALOGUE if name in measured and name not in OF_ANSWERS]
 
     def _fits(self, evaluation: Evaluation) -> bool:
         """Say whether an evaluation is of the very rows that an attack will measure, asked in the same way."""
