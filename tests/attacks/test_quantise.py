@@ -77,7 +77,8 @@ def test_fewer_metrics_are_the_same_numbers(victim, outcome):
     assert {"forget/probability", "retain/extraction_strength", "mia"} <= found.summary.keys()
     assert "forget/rouge" not in found.summary
     whole = outcome.variants["int8"].summary
-    assert found.summary == pytest.approx({name: whole[name] for name in found.summary})
+    # Of 8 bits, activations are rounded by what else is in their batch.
+    assert found.summary == pytest.approx({name: whole[name] for name in found.summary}, rel=0.01)
 
 
 @pytest.mark.skipif(find_spec("torchao") is None, reason="needs torchao")
