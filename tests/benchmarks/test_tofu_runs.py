@@ -72,3 +72,10 @@ def test_a_run_that_failed_stands_in_the_table_with_its_reason(tmp_path):
     found = tofu.fit(tmp_path / "run", ["--config", "no-such-config"])
     assert "no-such-config" in found["failed"]
     assert "no-such-config" in tofu.table({"rmu": tofu.figures(found)}).splitlines()[-1]
+
+
+def test_rows_that_began_from_another_target_are_marked():
+    row = {"cpu_seconds": 3.0, "peak_gb": 1.0, "whole": True}
+    rows = {tofu.TARGET: {**row, tofu.START: [0.9]}, "npo": {**row, "from": [0.9]}, "rmu": {**row, "from": [0.8]}}
+    names = [line.split(" | ")[0] for line in tofu.table({**rows, "wga": row}).splitlines()[2:]]
+    assert names == ["| `target`", "| `npo`", "| `rmu` †", "| `wga` †"]

@@ -36,6 +36,8 @@ BEGIN, END = "<!-- tofu -->\n", "<!-- end of tofu -->\n"
 ROWS = 20  # of an author
 AUTHORS = {"full": [*range(18), 198, 199], "retain99": [*range(18)], "forget01": [198, 199], "holdout01": [100, 101]}
 TARGET, GOLD = "target", "retain model"
+# By what of a target one tells whether it is the one that a row began from: each machine makes a slightly other one.
+START = "forget/extraction_strength"
 # So much that the target knows its rows by heart, and is still a model of language.
 TRAINING = ["--optimizer.lr", "1e-4", "--trainer.max_epochs", "6", "--trainer.check_val_every_n_epoch", "6"]
 # What the method begins with is what the target ended with.
@@ -141,7 +143,8 @@ def figures(found: dict[str, Any], step: str = "last") -> dict[str, Any]:
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
-    """Return a Markdown table, a line a model."""
+    """Return a Markdown table, a line a model; marked are those that began from another target than the one there."""
+    start = rows.get(TARGET, {}).get(START)
     lines = [
         f"| model | {' | '.join(COLUMNS.values())} | CPU seconds | GB |",
         f"| --- |{' --- |' * (len(COLUMNS) + 2)}",
@@ -152,7 +155,8 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
             continue
         cells = [written(row.get(column), column) for column in COLUMNS]
         seconds = f"{row['cpu_seconds']:.0f}" if row.get("whole") else ""  # whatever ran beside it
-        lines.append(f"| `{name}` | {' | '.join(cells)} | {seconds} | {row['peak_gb']:.1f} |")
+        mark = "" if name in (TARGET, GOLD) or row.get("from") == start else " †"
+        lines.append(f"| `{name}`{mark} | {' | '.join(cells)} | {seconds} | {row['peak_gb']:.1f} |")
     return "\n".join(lines) + "\n"
 
 
@@ -207,7 +211,8 @@ def main() -> None:
         known = ["--model.model", f"{target['run']}/model", "--data.retain_reference", gold["run"], *MEASURED_ONCE]
         for point in left:
             config, _, name = point.partition(":")
-            rows[point] = figures(run(point, config, "forget01", *known, *POINTS.get(config, {}).get(name, [])))
+            found = run(point, config, "forget01", *known, *POINTS.get(config, {}).get(name, []))
+            rows[point] = figures(found) | {"from": rows[TARGET][START]}
             write_whole(chosen.figures, json.dumps(rows, indent=1) + "\n")
     rows = {name: rows[name] for name in (TARGET, GOLD, *points) if name in rows}
     sys.stdout.write(f"\n{table(rows)}\n")
