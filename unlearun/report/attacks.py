@@ -184,4 +184,4 @@ def _of_gold(standing: Standing, one: Tried) -> float:
 
 
 def _share(found: Recovery) -> Value:
-    return Value(found.share, found.low, found.high)
+    return Value(*(round(value, 3) for value in (found.share, found.low, found.high)))  # more says nothing of a share
