@@ -99,6 +99,14 @@ def test_plain_text_asks_nothing_but_may_be_begun(tmp_path):
     assert outcome.skipped == {"prefixes and roles": "the rows are plain text, which has no answer to begin"}
 
 
+def test_prompts_that_an_answer_goes_on_are_no_questions(tmp_path):
+    file = tmp_path / "forget.json"
+    file.write_text(json.dumps([{"question": "Hesandra Brinquil was born", "answer": " in Heronsby."}]))
+    victim = Victim("pocket", {"forget": {"path": str(file), "continues": True}})
+    assert not Reword().ways(victim, {})
+    assert list(Jailbreak(given_tokens=[1]).ways(victim, {})) == ["given 1 token"]
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [

@@ -96,6 +96,15 @@ def test_what_is_not_installed_is_skipped(victim, monkeypatch):
     assert outcome.skipped == {"nf4": "needs what makes nf4"}
 
 
+def test_what_cannot_be_quantised_is_skipped(victim, monkeypatch):
+    def refuse(*given, **settings):
+        raise UnlearunError("it is an adapter; merge it first")
+
+    monkeypatch.setattr("unlearun.attacks.victim.load_model", refuse)
+    outcome = Quantise(["nf4", "int8"]).run(victim)
+    assert outcome.skipped == dict.fromkeys(["nf4", "int8"], "it is an adapter; merge it first")
+
+
 def test_wrong_arguments_are_explained(victim):
     with pytest.raises(UnlearunError, match="kinds is 'int3'; it must be one of nf4, int8, int4"):
         Quantise(["int3"])

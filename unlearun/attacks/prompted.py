@@ -77,9 +77,11 @@ def raw_rows(victim: Victim) -> list[Row]:
 
 
 def asks_questions(victim: Victim) -> bool:
-    """Say whether the forget rows are questions, and not plain text.
+    """Say whether the forget rows are questions, and neither plain text nor prompts that an answer merely goes on.
 
     Args:
         victim: The model and its data.
     """
+    if victim.plain_data.formatter_of(victim.forget_set).continues:
+        return False
     return all(example.item.question is not None for example in victim.forget_examples)

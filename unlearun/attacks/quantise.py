@@ -41,6 +41,10 @@ class Quantise(Attack):
             if missing := missing_package(kind):
                 outcome.skipped[kind] = missing
                 continue
-            method = victim.load(UnlearningMethod, quantisation=kind)
+            try:
+                method = victim.load(UnlearningMethod, quantisation=kind)
+            except UnlearunError as error:  # an adapter, a GGUF file, a model of few bits
+                outcome.skipped[kind] = str(error)
+                continue
             outcome.variants[kind] = victim.measure_fully(method, self.metrics)
         return outcome
