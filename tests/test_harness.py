@@ -113,3 +113,17 @@ def test_without_the_package_it_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setattr(harness, "find_spec", lambda name: None)
     assert main(["lm-eval", "pocket", "--tasks", "mmlu"]) == 2
     assert "pip install 'unlearun[lm-eval]'" in capsys.readouterr().err
+
+
+def test_what_is_wrong_is_said_before_anything_takes_time(task, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(harness, "evaluate", lambda *given, **settings: pytest.fail("it was evaluated"))
+    (tmp_path / "file").write_text("")
+    for more, said in (
+        (["--output", str(tmp_path)], "cannot be written"),
+        (["--output", str(tmp_path / "file" / "x.json")], "cannot be written"),
+        (["--include_path", str(tmp_path / "none")], "is no folder"),
+    ):
+        assert main(["lm-eval", "pocket", "--tasks", "capitals", *more]) == 2
+        assert said in capsys.readouterr().err
+    assert main(["lm-eval", "pocket", "/nope/y", "--tasks", "capitals"]) == 2
+    assert "/nope/y" in capsys.readouterr().err

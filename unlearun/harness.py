@@ -18,6 +18,7 @@ from unlearun.records import number, text_table
 
 FILE = "lm_eval.json"
 INSTALL = "lm-eval needs the package lm-eval; pip install 'unlearun[lm-eval]'"
+BOOTSTRAPS = 100  # of metrics whose standard error has no formula; with 0 none has one
 KINDS = ("float32", "bfloat16", "float16")
 
 
@@ -34,8 +35,9 @@ def main(arguments: Sequence[str]) -> int:
         UnlearunError: The package is missing, there is no such model or task, or a task's data cannot be had.
     """
     chosen = _parser().parse_args(arguments)
-    if find_spec("lm_eval") is None:
+    if find_spec("lm_eval") is None or find_spec("accelerate") is None:
         raise UnlearunError(INSTALL)
+    _check_places(chosen)
     check_bounds(limit=(chosen.limit, 1), num_fewshot=(chosen.num_fewshot, 0), batch_size=(chosen.batch_size, 1))
     tasks = [name for part in chosen.tasks for name in part.split(",") if name]
     if not tasks:
@@ -49,6 +51,21 @@ def main(arguments: Sequence[str]) -> int:
     if chosen.output:
         write_whole(chosen.output, json.dumps(found, indent=1) + "\n")
     return 0
+
+
+def _check_places(chosen: Any) -> None:  # noqa: ANN401 - argparse's namespace
+    """Check, before anything takes time, all that is named."""
+    from unlearun.models.loading import locate
+
+    if chosen.include_path is not None and not chosen.include_path.is_dir():
+        raise UnlearunError(
+            f"--include_path {chosen.include_path} is no folder; name one that holds YAML files of tasks"
+        )
+    output = chosen.output
+    if output is not None and (output.is_dir() or any(parent.is_file() for parent in output.parents)):
+        raise UnlearunError(f"--output {output} cannot be written: it is a folder, or lies in a file; name a file")
+    for model in chosen.models:
+        locate(model)
 
 
 def evaluate(
@@ -100,7 +117,7 @@ def evaluate(
                 task_manager=manager,
                 apply_chat_template=chat,
                 log_samples=False,
-                bootstrap_iters=0,
+                bootstrap_iters=BOOTSTRAPS,
                 **settings,
             )
     except Exception as error:  # a task may need the network, or a package of its own

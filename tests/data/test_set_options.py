@@ -6,8 +6,11 @@ import json
 from datetime import date
 
 import pytest
+import yaml
 from conftest import CHARACTERS, FORGET, RETAIN, make_tokenizer
 
+from unlearun.__main__ import main
+from unlearun.cli import UnlearunCLI
 from unlearun.data import UnlearningDataModule, expected_text, preview
 from unlearun.data.set_options import SetOptions, split_source
 from unlearun.data.sources import OPTIONS
@@ -212,3 +215,45 @@ def test_values_of_a_chat_template_may_be_lists_and_dates(folder):
     data.connect(tokenizer)
     described = json.loads(json.dumps(data.describe()["template"]))
     assert described["chat_values"] == {"names": "['a']", "date_string": "2025-04-10"}
+
+
+def test_text_of_a_source_stays_text_on_its_way_through_a_config(folder, capsys, monkeypatch):
+    """A text with a colon, or one that YAML could take for something else, is what it is; numbers need no quotes."""
+    monkeypatch.chdir(folder)
+    own = {
+        "path": "forget.json",
+        "prompt_template": "Q: {question}\nA:",
+        "prefill": "yes",
+        "system_prompt": "Be: brief",
+    }
+    given = {"evaluation": {"forget": own}, "retain": [{"question": "who: me?", "answer": "42"}]}
+    (folder / "x.yaml").write_text(yaml.safe_dump({"data": given}))
+    command = ["--model", "SimNPO", "--model.model", "pocket", "--data.forget", "forget.json", "--data.holdout", "null"]
+    cli = UnlearunCLI([*command, "--data.utility", "null", "--config", "x.yaml"], run=False)
+    options = cli.datamodule.options["evaluation forget"]
+    assert (options.prompt_template, options.prefill, options.system_prompt) == (
+        "Q: {question}\nA:",
+        "yes",
+        "Be: brief",
+    )
+    assert cli.datamodule.sources["retain"] == given["retain"]
+    more = ["--data.forget.path", "forget.json", "--data.forget.max_new_tokens", "8", "--data.forget.joined", "false"]
+    assert main(["preview", *command[:4], *more, "--data.retain", "retain.json"]) == 0
+    colon = [*more[:2], "--data.forget.prompt_template", "Q: {question}\nA:"]
+    assert main(["preview", *command[:4], *colon, "--data.retain", "retain.json"]) == 2
+    assert "on a command line it cannot hold a colon, so put it into a file: --config FILE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["tokenize", "messages", 3])
+def test_what_a_template_may_not_be_given_is_said(name):
+    with pytest.raises(UnlearunError, match=f"chat_template_kwargs has {name!r}, which is no value that a template"):
+        split_source({"path": "a.json", "chat_template_kwargs": {name: "x"}}, SetOptions(), "the forget set")
+
+
+def test_a_template_that_cannot_be_filled_in_is_said():
+    tokenizer = make_tokenizer("{{ raise_exception('System role not supported') }}")
+    data = UnlearningDataModule(FORGET, RETAIN, system_prompt="Be brief.")
+    with pytest.raises(
+        UnlearunError, match=r"chat template cannot be filled in .*System role.* leave system_prompt out"
+    ):
+        data.connect(tokenizer)

@@ -274,3 +274,25 @@ def test_a_folder_without_the_file_is_named_with_what_was_looked_for(tmp_path):
         under_root(source, tmp_path, "the forget set")
     with pytest.raises(UnlearunError, match="'nowhere' is no folder"):
         under_root(source, "nowhere", "the forget set")
+
+
+def test_the_root_takes_no_file_that_is_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "root").mkdir()
+    for place, answer in ((tmp_path, "here"), (tmp_path / "root", "there")):
+        (place / "f.json").write_text(json.dumps([{"question": "?", "answer": answer}]))
+    (row,) = read_rows(under_root("f.json", tmp_path / "root", "the forget set"), "the forget set")
+    assert row.values["answer"] == "here"
+
+
+def test_the_root_keeps_the_split_of_a_file_whose_rows_tell_theirs(tmp_path):
+    rows = [{"text": name, "split": name} for name in ("forget", "retain1")]
+    (tmp_path / "raw.json").write_text(json.dumps(rows))
+    (tmp_path / "forget10.json").write_text(json.dumps([{"text": "whole"}]))
+    source = {"path": "a/b", "name": "raw", "split": "retain1"}
+    (row,) = read_rows(under_root(source, tmp_path, "the retain set"), "the retain set")
+    assert row.values["text"] == "retain1"
+    (row,) = read_rows(under_root({**source, "name": "forget10"}, tmp_path, "the retain set"), "the retain set")
+    assert row.values["text"] == "whole"
+    with pytest.raises(UnlearunError, match="unknown key 'splt'. Did you mean 'split'"):
+        read_rows(under_root({"path": "a/b", "name": "raw", "splt": "x"}, tmp_path, "the set"), "the set")

@@ -10,6 +10,8 @@ from conftest import FORGET, RETAIN, make_tokenizer
 from report_runs import bad_run, evaluation, good_run, make_run
 
 from unlearun.data import UnlearningDataModule
+from unlearun.report.contents import run_rows
+from unlearun.report.facts import facts
 from unlearun.report.findings import findings, findings_together
 from unlearun.report.reported_run import read_runs
 
@@ -79,7 +81,7 @@ def test_a_reference_that_was_left_out_is_said(tmp_path):
     text = (folder / "config.yaml").read_text()
     (folder / "config.yaml").write_text(text + "data:\n  retain_reference: gold/1\n")
     (found,) = findings(read_runs([folder])[0])
-    assert found.startswith("Reference mismatch: gold/1 is of other data or another model")
+    assert found.startswith("Reference mismatch: the retain_reference is of other data or another model")
     last = evaluation(20, 0.12, 0.9, retain_reference="gold/1")
     last.write(folder / "eval" / "step=20.json")
     assert findings(read_runs([folder])[0]) == []
@@ -110,3 +112,25 @@ def test_what_keeps_runs_from_being_compared_is_said(change, said, tmp_path):
     end.write(second / "eval" / "step=20.json")
     (found,) = findings_together(read_runs([first, second]))
     assert said in found
+
+
+def test_a_run_that_has_left_no_model_is_not_finished(tmp_path):
+    run = good_run(tmp_path / "npo" / "1")
+    (run / "checkpoints").mkdir()
+    assert findings(read_runs([run])[0])[0].startswith("Not finished, or its model was taken away: the last evaluation")
+    (run / "model").mkdir()
+    assert findings(read_runs([run])[0]) == []
+
+
+def test_sets_that_were_asked_otherwise_are_said_and_shown(tmp_path):
+    one, other = read_runs([good_run(tmp_path / "npo" / "1"), good_run(tmp_path / "npo" / "2")])
+    other.last.fingerprint["sets"]["forget"] |= {"template": {"prefill": "So"}, "generation": {"max_new_tokens": 3}}
+    (said,) = findings_together([one, other])
+    assert said.startswith("npo/2 was asked in another way than npo/1 (template, shots, tokens) on forget:")
+    assert dict(facts(other))["forget was asked with"] == "prefill: So, max_new_tokens: 3"
+
+
+def test_a_value_that_is_no_number_is_on_no_front(tmp_path):
+    runs = read_runs([good_run(tmp_path / "npo" / str(number)) for number in (1, 2, 3)])
+    runs[0].last.summary |= {"forget_quality": math.nan, "model_utility": 0.99}
+    assert [row.front for row in run_rows(runs, [])] == [False, True, True]

@@ -109,7 +109,7 @@ def test_a_model_of_this_disk_is_no_base_model(tmp_path):
     start, end = evaluation(0, 0.9, 0.9), evaluation(20, 0.12, 0.9, model=str(tmp_path / "models" / "tiny"))
     (run,) = read_runs([make_run(tmp_path / "npo" / "1", start, end, losses=False)])
     assert "base_model" not in card(run)
-    assert "models/tiny after unlearning" in card(run)
+    assert "# tiny after unlearning" in card(run)
 
 
 def test_the_card_stands_in_the_model_folder_of_a_run_that_trained(tmp_path):
@@ -130,3 +130,54 @@ def test_an_odd_config_or_fingerprint_costs_no_report(config, tmp_path):
     assert write_report([folder]).is_file()
     other = good_run(tmp_path / "npo" / "2")
     assert write_report([folder, other], tmp_path).is_file()
+
+
+def test_a_place_that_cannot_take_it_is_said_before_anything_is_written(tmp_path, capsys):
+    run = good_run(tmp_path / "npo" / "1")
+    (run / "model").mkdir()
+    (tmp_path / "file").write_text("")
+    (tmp_path / "taken" / "report.html").mkdir(parents=True)
+    for place in ("file", "file/sub", "taken", "x" * 300):
+        assert main(["report", str(run), "--output", str(tmp_path / place)]) == 2
+        error = capsys.readouterr().err
+        assert "the report cannot be written to" in error
+        assert "name another folder with --output" in error
+    assert [file.name for file in (tmp_path / "taken").iterdir()] == ["report.html"]
+    assert main(["report", "x" * 300]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_elsewhere_the_model_keeps_its_card(tmp_path):
+    run = good_run(tmp_path / "npo" / "1")
+    (run / "model").mkdir()
+    (run / "model" / "README.md").write_text("mine")
+    write_report([run], tmp_path / "other")
+    assert (run / "model" / "README.md").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("/secret/forget.txt", "forget.txt"),
+        ("/secret/data, mine/retain.json", "retain.json"),
+        (r"C:\secret\forget.json", "forget.json"),
+        ("org/rows", "org/rows"),
+    ],
+)
+def test_the_card_names_files_without_their_places(tmp_path, source, shown):
+    run = good_run(tmp_path / "npo" / "1")
+    (found,) = read_runs([run])
+    found.last.fingerprint["sets"]["forget"]["source"] = source
+    text = card(found)
+    assert f"| {shown} |" in text
+    assert "secret" not in text
+
+
+def test_the_card_of_a_pinned_model_says_which_revision_it_was(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (found,) = read_runs([good_run(tmp_path / "npo" / "1")])
+    found.last.fingerprint["model"] = "acme/tiny@v1"
+    assert "base_model: acme/tiny\n" in card(found)
+    assert "# acme/tiny@v1 after unlearning" in card(found)
+    (tmp_path / "acme" / "tiny@v1").mkdir(parents=True)
+    assert "base_model" not in card(found)

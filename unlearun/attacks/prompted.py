@@ -13,6 +13,10 @@ from unlearun.methods import UnlearningMethod
 from unlearun.records import FORGET, only
 
 
+# More tokens than the words around a question take; pieces of plain text stay as long as they were.
+ROOM = 2048
+
+
 class PromptAttack(Attack):
     """Asks the forget rows in several ways, each described by the options of a set, in one pass over all of them."""
 
@@ -40,6 +44,7 @@ class PromptAttack(Attack):
             return outcome
         names = {f"{FORGET}_{number}": way for number, way in enumerate(ways)}
         data = victim.datamodule(
+            max_length=victim.plain_data.max_length + (ROOM if asks_questions(victim) else 0),
             evaluation={name: victim.forget_source(**ways[way]) for name, way in names.items()},
             final_metrics=list(CHEAP),
             retain_reference=None,

@@ -69,7 +69,7 @@ class Formatter:
         """
         if self.uses_chat:
             turns = [*self._turns("?"), {"role": "assistant", "content": _MARK}]
-            text = str(self.tokenizer.apply_chat_template(turns, tokenize=False, **dict(self.chat_values)))
+            text = str(self._in_chat(turns))
             after = self._ids(text.rpartition(_MARK)[2].lstrip()) if _MARK in text else []
             if after and self._is_special(after[0]):
                 return after[0]
@@ -106,15 +106,23 @@ class Formatter:
     def _asking(self, questions: Sequence[str]) -> list[list[int]]:
         if self.uses_chat:
             turns: Any = [self._turns(question) for question in questions]
-            texts: Any = self.tokenizer.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=True, **dict(self.chat_values)
-            )
-            return self._all_ids(texts)
+            return self._all_ids(self._in_chat(turns, add_generation_prompt=True))
         eos = self.tokenizer.eos_token_id
         gap = "" if self.prompt[-1:].isspace() else " "
         before = "".join(f"{self._in_template(question)}{gap}{answer}\n\n" for question, answer in self.shots)
         rows = self._all_ids([before + self._in_template(question) for question in questions], special=True)
         return [ids[:-1] if len(ids) > 1 and ids[-1] == eos else ids for ids in rows]
+
+    def _in_chat(self, turns: Any, **settings: Any) -> Any:  # noqa: ANN401 - a conversation, or several
+        """Fill in the chat template."""
+        try:
+            return self.tokenizer.apply_chat_template(turns, tokenize=False, **settings, **dict(self.chat_values))
+        except Exception as error:  # jinja2's own, and whatever a template calls
+            system = " Some know no system prompt: leave system_prompt out." if self.system is not None else ""
+            raise UnlearunError(
+                f"the tokenizer's chat template cannot be filled in ({type(error).__name__}: {error});{system} Do "
+                "without it (chat_template: false), or give what it asks for (chat_template_kwargs)"
+            ) from error
 
     def _in_template(self, question: str) -> str:
         return self.prompt.replace(QUESTION, question)

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+# What the call that fills in a template takes itself.
+RESERVED = (
+    *("conversation", "messages", "tools", "documents", "chat_template", "add_generation_prompt"),
+    *("continue_final_message", "tokenize", "padding", "truncation", "max_length", "return_tensors", "return_dict"),
+    *("return_assistant_tokens_mask", "tokenizer_kwargs"),
+)
 NOT_CONTINUED = {"prompt_template", "chat_template", "question_template", "prefill", "shots"}
 
 
@@ -111,6 +117,7 @@ def split_source(source: Source, common: SetOptions, where: str) -> tuple[Source
     own = {key: value for key, value in source.items() if key in OPTIONS}
     if not own:
         return source, common
+    own = {key: _as_meant(key, value) for key, value in own.items()}
     for key, value in own.items():
         _check(key, value, where)
     keys = {key.removesuffix("_key"): value for key, value in own.items() if key.endswith("_key")}
@@ -126,8 +133,29 @@ def split_source(source: Source, common: SetOptions, where: str) -> tuple[Source
     return {key: value for key, value in source.items() if key not in own}, options
 
 
+def _as_meant(key: str, value: object) -> object:
+    """Take a number or a truth value that a command line gives as text for what it is."""
+    _, kinds = OPTIONS[key]
+    if isinstance(value, str) and str not in kinds:
+        if bool in kinds and value in ("true", "false"):
+            return value == "true"
+        if int in kinds and value.isdecimal():
+            return int(value)
+    return value
+
+
 def _check(key: str, value: object, where: str) -> None:
     expected, kinds = OPTIONS[key]
     right = isinstance(value, kinds) and not (isinstance(value, bool) and bool not in kinds)
     if not right or (isinstance(value, int) and not isinstance(value, bool) and value < 1):
-        raise UnlearunError(f"{where}: {key} is {shown(value)}; expected {expected}")
+        hint = ""
+        if isinstance(value, Mapping) and str in kinds:  # as YAML reads a text with a colon that has no quotes
+            hint = ", in quotes; on a command line it cannot hold a colon, so put it into a file: --config FILE"
+        raise UnlearunError(f"{where}: {key} is {shown(value)}; expected {expected}{hint}")
+    if key == "chat_template_kwargs" and isinstance(value, Mapping):
+        taken = [name for name in value if not isinstance(name, str) or name in RESERVED]
+        if taken:
+            raise UnlearunError(
+                f"{where}: chat_template_kwargs has {taken[0]!r}, which is no value that a template may be given; name "
+                "those that the template itself reads, such as date_string"
+            )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from unlearun.errors import SHOWN, UnlearunError, all_at_once, closest, shown
+from unlearun.files import exists
 from unlearun.hub import hub_or_cache
 from unlearun.shipped import find_asset
 
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
 
     Source: TypeAlias = str | dict[str, Any] | list[dict[str, Any]] | Dataset
 else:  # the command line can name a source, but not hold a Dataset object
-    Source = str | dict[str, Any] | list[dict[str, Any]]
+    # Without types inside: of Any jsonargparse would read a text as YAML once more, and make a mapping of "Q: A".
+    Source = str | dict | list
 
+PEEKED = 1 << 16
 SOURCE_KEYS = ("path", "name", "split", "revision")
 _TEXT, _TEXT_OR_NONE, _FLAG = ("text", (str,)), ("text or null", (str, type(None))), ("true or false", (bool,))
 _COUNT = ("a number of 1 or more", (int,))
@@ -105,9 +108,11 @@ def under_root(source: Source, root: str | Path, where: str) -> Source:
     if not isinstance(named, Mapping) or not isinstance(named.get("path"), str):
         return source
     path, name, split = named["path"], named.get("name"), named.get("split")
+    if any(key not in SOURCE_KEYS for key in named) or exists(Path(path)):
+        return source
     if Path(path).suffix in (".json", ".jsonl"):
         inside = Path(root) / path
-        return {**named, "path": str(inside)} if inside.is_file() and not Path(path).is_absolute() else source
+        return {**named, "path": str(inside)} if exists(inside) and not Path(path).is_absolute() else source
     stems = [f"{name}/{split}", name] if name else [split, path.rpartition("/")[2]]
     files = [Path(root) / f"{stem}{suffix}" for stem in stems if stem for suffix in (".jsonl", ".json")]
     file = next((file for file in files if file.is_file()), None)
@@ -118,17 +123,29 @@ def under_root(source: Source, root: str | Path, where: str) -> Source:
             f"{where}: data.root {shown(str(root))} {reason}; put the file there, name another source for the set "
             "or null, or leave out data.root to read from the hub"
         )
-    return {"path": str(file)}
+    # A file of one split need not say so in every row; one that does holds several.
+    tells = split is not None and file.stem == name and _has_splits(file)
+    return {"path": str(file), "split": split} if tells else {"path": str(file)}
+
+
+def _has_splits(file: Path) -> bool:
+    """Say whether the first rows of a file say which split they belong to."""
+    try:
+        with file.open("rb") as opened:
+            return b'"split"' in opened.read(PEEKED)
+    except OSError:
+        return False  # to be said when it is read
 
 
 def _read_named(source: Mapping[str, Any], where: str) -> list[Row]:
     unknown = [key for key in source if key not in SOURCE_KEYS]
     if unknown or not isinstance(source.get("path"), str):
-        meant = closest(str(unknown[0]), [*SOURCE_KEYS, *OPTIONS]) if unknown else ""
-        found = f"unknown key {unknown[0]!r}.{meant}" if unknown else "no path"
+        known = [*SOURCE_KEYS, *OPTIONS]
+        meant = closest(str(unknown[0]), known) if unknown and unknown[0] not in known else ""
+        found = f"unknown key {unknown[0]!r}.{meant}" if unknown else "no path."
         raise UnlearunError(
             f"{where}: {found} A source has the keys {', '.join(SOURCE_KEYS)}; path is required. A set of the "
-            f"datamodule may have {', '.join(OPTIONS)} too"
+            f"datamodule may have {', '.join(OPTIONS)} too; shots are read with the keys of their set"
         )
     path: str = source["path"]
     split = source.get("split")

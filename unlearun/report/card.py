@@ -50,14 +50,16 @@ def card(run: ReportedRun) -> str:
     Args:
         run: The run that made the model.
     """
-    model = str(run.last.fingerprint.get("model") or "").partition("@")[0]
+    named = str(run.last.fingerprint.get("model") or "")
+    model = named if Path(named).exists() else named.partition("@")[0]
     front = {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
         **({"base_model": model} if _HUB_ID.fullmatch(model) and not Path(model).exists() else {}),
         "tags": ["unlearning", "unlearun", run.method.lower()],
     }
-    return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n" + "\n\n".join(_parts(run, short_model(model))) + "\n"
+    title = named if "base_model" in front else short_model(model).rpartition("/")[2]
+    return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n" + "\n\n".join(_parts(run, title)) + "\n"
 
 
 def _parts(run: ReportedRun, model: str) -> Iterator[str]:
@@ -100,6 +102,8 @@ def _attacks(standing: Standing) -> Iterator[str]:
 
 
 def _file(source: str) -> str:
-    """Leave a hub's dataset as it is, and of a file the name."""
+    """Leave a hub's dataset as it is, and of a file the name, whatever the system that it lies on."""
     path, comma, rest = source.partition(", ")
-    return f"{Path(path).name}{comma}{rest}" if path.endswith((".json", ".jsonl")) else source
+    if _HUB_ID.fullmatch(path) and not path.endswith((".json", ".jsonl")) and not Path(path).exists():
+        return source
+    return re.split(r"[/\\]", f"{path}{comma}{rest}")[-1]

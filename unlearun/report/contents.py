@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 from unlearun.records import role_of
@@ -69,7 +70,7 @@ def run_rows(runs: list[ReportedRun], names: list[str]) -> list[RunRow]:
         runs: The runs.
         names: The metrics.
     """
-    both = [run for run in runs if X in run.last.summary and Y in run.last.summary]
+    both = [run for run in runs if all(math.isfinite(run.last.summary.get(name, math.nan)) for name in (X, Y))]
     best = {both[at].name for at in pareto_front([(run.last.summary[X], run.last.summary[Y]) for run in both])}
     return [
         RunRow(

@@ -52,6 +52,7 @@ def facts(run: ReportedRun) -> list[tuple[str, str]]:
         "longest row": f"{template['max_length']} tokens" if template.get("max_length") else None,
         "tokenizer digest": made.get("tokenizer"),
         "seed": run.config.get("seed_everything"),
+        **_asked_otherwise(made),
         "versions": ", ".join(f"{name} {version}" for name, version in versions(made).items()),
     }
     return [(name, str(value)) for name, value in found.items() if value not in (None, "")]
@@ -135,6 +136,19 @@ def short_model(model: object) -> str:
     ('models/tiny', 'gpt2')
     """
     return "/".join(str(model or "a model").rstrip("/").split("/")[-2:])
+
+
+def _asked_otherwise(fingerprint: Mapping[str, Any]) -> dict[str, str]:
+    """Say how sets were asked that were asked in a way of their own."""
+    found = {}
+    common = fingerprint.get("template") or {}
+    for name, facts_of_set in (fingerprint.get("sets") or {}).items():
+        own = facts_of_set.get("template") or {}
+        words = [f"{key}: {value}" for key, value in own.items() if value != common.get(key)]
+        words += [f"{key}: {value}" for key, value in (facts_of_set.get("generation") or {}).items()]
+        if words:
+            found[f"{name} was asked with"] = ", ".join(words)
+    return found
 
 
 def _as_written(value: object) -> str:

@@ -26,7 +26,7 @@ def findings(run: ReportedRun) -> list[str]:
     """
     back = came_back(run)
     found = [*_collapsed(run), *([back] if back else []), *_over_unlearned(run.last), *_under_unlearned(run.last)]
-    return [*found, *_doubts(run)]
+    return [*_unfinished(run), *found, *_doubts(run)]
 
 
 def findings_together(runs: list[ReportedRun]) -> list[str]:
@@ -52,6 +52,14 @@ def _collapsed(run: ReportedRun) -> Iterator[str]:
                 "should be kept is lost, so a high forget_quality says nothing."
             )
             return
+
+
+def _unfinished(run: ReportedRun) -> Iterator[str]:
+    if (run.folder / "checkpoints").is_dir() and not (run.folder / "model").is_dir():
+        yield (
+            f"Not finished, or its model was taken away: the last evaluation is that of step {run.last.step}. What is "
+            "measured at the end alone may not be there."
+        )
 
 
 def _over_unlearned(evaluation: Evaluation) -> Iterator[str]:
@@ -93,8 +101,8 @@ def _doubts(run: ReportedRun) -> Iterator[str]:
     wanted = data.get("retain_reference") if isinstance(data, dict) else None
     if wanted and not run.last.fingerprint.get("retain_reference"):
         yield (
-            f"Reference mismatch: {wanted} is of other data or another model, so what is relative to a retain model "
-            "(ks_forget_quality, privleak, mia_reference) was left out."
+            "Reference mismatch: the retain_reference is of other data or another model, so what is relative to a "
+            "retain model (ks_forget_quality, privleak, mia_reference) was left out."
         )
     broken = [name for name, value in run.last.summary.items() if math.isnan(value) and better(name)]
     if broken:
@@ -121,12 +129,24 @@ def _unlike(runs: list[ReportedRun]) -> Iterator[str]:
         missing = sorted(ours.keys() ^ theirs.keys())
         if missing:
             yield f"{run.name} and {first.name} were not measured on the same sets: one lacks {', '.join(missing)}."
-        for key, words in (("template", "in another way (template)"), ("tokenizer", "with another tokenizer")):
-            if first.last.fingerprint.get(key) != run.last.fingerprint.get(key):
-                yield f"{run.name} was asked {words} than {first.name}: do not compare their likelihoods."
+        if first.last.fingerprint.get("tokenizer") != run.last.fingerprint.get("tokenizer"):
+            yield f"{run.name} was asked with another tokenizer than {first.name}: do not compare their likelihoods."
+        asked = [name for name in ours if name in theirs and _asked(first.last, name) != _asked(run.last, name)]
+        if asked:
+            yield (
+                f"{run.name} was asked in another way than {first.name} (template, shots, tokens) on "
+                f"{', '.join(asked)}: do not compare these."
+            )
         references = [one.last.fingerprint.get("retain_reference") for one in (first, run)]
         if None not in references and references[0] != references[1]:
             yield f"{run.name} was compared with another retain model ({references[1]}) than {first.name}."
+
+
+def _asked(evaluation: Evaluation, name: str) -> list[Any]:
+    """Return how a set was asked, and how long its answers might be."""
+    facts = evaluation.fingerprint
+    own = (facts.get("sets") or {}).get(name) or {}
+    return [own.get(key) or facts.get(key) for key in ("template", "generation")]
 
 
 def _other_parts(runs: list[ReportedRun]) -> Iterator[str]:

@@ -107,6 +107,7 @@ def comparison_page(runs: list[ReportedRun]) -> str:
         standings=standing,
         said=SAID,
         pictures=pictures_of_runs(runs),
+        compared=all(run.comparable for run in runs),
         differences=config_differences([flat(run.config) for run in runs]),
     )
 

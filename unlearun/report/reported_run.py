@@ -136,9 +136,12 @@ def short_names(folders: list[Path]) -> list[str]:
 
 
 def _read(folder: Path, name: str) -> ReportedRun:
-    files = sorted((folder / "eval").glob("step=*.json")) if folder.is_dir() else []
-    if not files:
+    try:
+        files = sorted((folder / "eval").glob("step=*.json")) if folder.is_dir() else []
         found = "has no eval/step=N.json" if folder.is_dir() else "is no folder"
+    except OSError as error:  # too long a name
+        raise UnlearunError(f"{folder} cannot be read: {error.strerror}; expected a run folder") from error
+    if not files:
         raise UnlearunError(f"{folder} {found}; expected a run folder, such as outputs/rmu/1")
     evaluations = sorted((Evaluation.read(file) for file in files), key=lambda one: one.step)
     try:
