@@ -119,3 +119,11 @@ def test_prompts_that_an_answer_goes_on_are_no_questions(tmp_path):
 def test_wrong_arguments_are_explained(make, said):
     with pytest.raises(UnlearunError, match=said):
         make()
+
+
+def test_longer_prompts_have_room(made_run):
+    """Shots that fill what is left of max_length would leave no answer, and no run would be attacked."""
+    data = {name: str(made_run.parents[1] / f"{name}.json") for name in ("forget", "retain")}
+    victim = Victim("pocket", {**data, "max_length": 48})
+    outcome = Reword(templates=[], shots=4).run(victim)
+    assert len(outcome.variants["after 4 examples"].examples["forget"]) == 12

@@ -294,5 +294,5 @@ def test_the_root_keeps_the_split_of_a_file_whose_rows_tell_theirs(tmp_path):
     assert row.values["text"] == "retain1"
     (row,) = read_rows(under_root({**source, "name": "forget10"}, tmp_path, "the retain set"), "the retain set")
     assert row.values["text"] == "whole"
-    with pytest.raises(UnlearunError, match="unknown key 'splt'. Did you mean 'split'"):
+    with pytest.raises(UnlearunError, match=r"unknown key 'splt'. Did you mean 'split'"):
         read_rows(under_root({"path": "a/b", "name": "raw", "splt": "x"}, tmp_path, "the set"), "the set")

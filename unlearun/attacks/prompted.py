@@ -12,7 +12,6 @@ from unlearun.data import Row, read_rows
 from unlearun.methods import UnlearningMethod
 from unlearun.records import FORGET, only
 
-
 # More tokens than the words around a question take; pieces of plain text stay as long as they were.
 ROOM = 2048
 

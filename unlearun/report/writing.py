@@ -46,7 +46,7 @@ def write_report(folders: Sequence[Path], output: Path | None = None) -> Path:
     except OSError as error:
         reason = error.strerror or error
         raise UnlearunError(
-            f"the report cannot be written to {where}: {reason}; name a folder: --output DIR"
+            f"the report cannot be written to {where}: {reason}; name another folder with --output"
         ) from error
     return where / f"{NAME}.html"
 
