@@ -57,7 +57,7 @@ MISTAKES = {
     "no data": (lambda u: Unlearning("rmu", "tiny").run(), "there are no data yet; call load_data("),
     "nothing to forget": (lambda u: u.load_data(None), "there is neither a forget nor a retain set"),
     "a number for data": (lambda u: u.load_data(5), "UnlearningDataModule: forget is 5; expected str"),
-    "texts for rows": (lambda u: u.load_data(["a"]), "UnlearningDataModule: forget is ['a']; expected str"),
+    "texts for rows": (lambda u: u.load_data(["a"]), "the list, row 0: expected an object with keys, found str"),
     "a text for a length": (lambda u: u.load_data(FORGET, max_length="9"), "max_length is '9'; expected int"),
     "a text for metrics": (
         lambda u: u.load_data(FORGET, final_metrics="mia"),
