@@ -257,3 +257,8 @@ def test_a_template_that_cannot_be_filled_in_is_said():
         UnlearunError, match=r"chat template cannot be filled in .*System role.* leave system_prompt out"
     ):
         data.connect(tokenizer)
+
+
+def test_null_takes_back_what_an_earlier_config_said():
+    source = {"path": "a.json", "shots": None, "max_new_tokens": None, "prefill": None, "system_prompt": None}
+    assert split_source(source, SetOptions(system_prompt="Be."), "it") == ({"path": "a.json"}, SetOptions())

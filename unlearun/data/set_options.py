@@ -114,10 +114,11 @@ def split_source(source: Source, common: SetOptions, where: str) -> tuple[Source
     """
     if not isinstance(source, Mapping) or hasattr(source, "num_rows"):
         return source, common
-    own = {key: value for key, value in source.items() if key in OPTIONS}
-    if not own:
+    named = {key: _as_meant(key, value) for key, value in source.items() if key in OPTIONS}
+    if not named:
         return source, common
-    own = {key: _as_meant(key, value) for key, value in own.items()}
+    # null, where it is no value of the option, takes back what an earlier config said.
+    own = {key: value for key, value in named.items() if value is not None or type(None) in OPTIONS[key][1]}
     for key, value in own.items():
         _check(key, value, where)
     keys = {key.removesuffix("_key"): value for key, value in own.items() if key.endswith("_key")}
@@ -130,7 +131,7 @@ def split_source(source: Source, common: SetOptions, where: str) -> tuple[Source
         raise UnlearunError(
             f"{where}: continues: true takes the prompt as it is; leave out templates, prefill and shots"
         )
-    return {key: value for key, value in source.items() if key not in own}, options
+    return {key: value for key, value in source.items() if key not in named}, options
 
 
 def _as_meant(key: str, value: object) -> object:

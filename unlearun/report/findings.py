@@ -10,6 +10,7 @@ from unlearun.records import Evaluation, better, find, meaning
 from unlearun.report.attacks import came_back
 from unlearun.report.reported_run import ReportedRun
 from unlearun.report.summary import other_rows
+from unlearun.shipped import is_shipped
 
 # Below this share of what it was before, what should be kept is lost: the guard's own floor.
 COLLAPSED = 0.3
@@ -99,7 +100,8 @@ def _doubts(run: ReportedRun) -> Iterator[str]:
         yield f"{both} rows stand in both forget and retain; remove them from one, for they pull both ways."
     data = run.config.get("data")
     wanted = data.get("retain_reference") if isinstance(data, dict) else None
-    if wanted and not run.last.fingerprint.get("retain_reference"):
+    # What a shipped config brings along for its own data is nobody's mistake with other data.
+    if wanted and not is_shipped(str(wanted)) and not run.last.fingerprint.get("retain_reference"):
         yield (
             "Reference mismatch: the retain_reference is of other data or another model, so what is relative to a "
             "retain model (ks_forget_quality, privleak, mia_reference) was left out."
