@@ -121,7 +121,7 @@ def split_source(source: Source, common: SetOptions, where: str) -> tuple[Source
     own = {key: value for key, value in named.items() if value is not None or type(None) in OPTIONS[key][1]}
     for key, value in own.items():
         _check(key, value, where)
-    keys = {key.removesuffix("_key"): value for key, value in own.items() if key.endswith("_key")}
+    keys: dict[str, Any] = {key.removesuffix("_key"): value for key, value in own.items() if key.endswith("_key")}
     others: dict[str, Any] = {key: value for key, value in own.items() if not key.endswith("_key")}
     try:
         options = replace(common, keys=replace(common.keys, **keys), **others)
