@@ -144,6 +144,19 @@ def test_records_of_other_rows_are_no_start(run, capsys):
     assert len(victim.unlearned.examples["forget"]) == 6
 
 
+def test_a_run_that_began_unmeasured_begins_where_the_run_before_has_ended(run, tmp_path):
+    before = tmp_path / "finetune" / "1"
+    (before / "eval").mkdir(parents=True)
+    (run / "eval" / "step=0.json").rename(before / "eval" / "step=9.json")
+    (before / "model").mkdir()
+    assert read_victim(run).start is None
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    for model in (before / "model", before):
+        config["model"]["init_args"]["model"] = str(model)
+        (run / "config.yaml").write_text(yaml.safe_dump(config))
+        assert read_victim(run).start.summary["forget/extraction_strength"] > 0.9
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -256,7 +256,7 @@ def read_victim(run: Path, precision: str | None = None) -> Victim:
     return Victim(
         str(run / "model"),
         data,
-        known.get(0),
+        known.get(0) or _end_of(settings.get("model")),
         known[max(known)] if known and max(known) > 0 else None,
         precision or trainer.get("precision") or "32-true",
         settings.get("dtype", "float32"),
@@ -264,6 +264,15 @@ def read_victim(run: Path, precision: str | None = None) -> Victim:
         int(config.get("seed_everything") or 0),
         str(trainer.get("accelerator") or "auto"),
     )
+
+
+def _end_of(model: Any) -> Evaluation | None:  # noqa: ANN401 - any value of a config
+    """Return what was found at the end of the run that made a model, where the next began unmeasured."""
+    if not isinstance(model, str) or not Path(model).is_dir():
+        return None
+    run = Path(model).parent if Path(model).name == "model" else Path(model)
+    known = evaluations(run)
+    return known[max(known)] if known else None
 
 
 def evaluations(run: Path) -> dict[int, Evaluation]:
