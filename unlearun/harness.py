@@ -19,6 +19,7 @@ from unlearun.records import number, text_table
 FILE = "lm_eval.json"
 INSTALL = "lm-eval needs the package lm-eval; pip install 'unlearun[lm-eval]'"
 BOOTSTRAPS = 100  # of metrics whose standard error has no formula; with 0 none has one
+TELLING = ("limit", "num_fewshot", "dtype", "chat", "batch_size", "random_seed")
 KINDS = ("float32", "bfloat16", "float16")
 
 
@@ -42,15 +43,51 @@ def main(arguments: Sequence[str]) -> int:
     tasks = [name for part in chosen.tasks for name in part.split(",") if name]
     if not tasks:
         raise UnlearunError("--tasks is empty; name one, such as mmlu")
-    found = {model: evaluate(model, tasks, **_settings(chosen)) for model in chosen.models}
+    settings = _settings(chosen)
+    found = {model: evaluate(model, tasks, **settings) for model in chosen.models}
     sys.stdout.write(f"{results_table(found)}\n")
-    for model, results in found.items():
+    told = _told(settings)
+    kept = {
+        model: {task: {"metrics": values, "settings": told} for task, values in results.items()}
+        for model, results in found.items()
+    }
+    for model, results in kept.items():
         folder = Path(model)
         if (folder / "config.yaml").is_file() and (folder / "model").is_dir():
-            write_whole(folder / FILE, json.dumps(results, indent=1) + "\n")
+            # a task that was run before stays, unless it has run again
+            write_whole(folder / FILE, json.dumps({**read_results(folder), **results}, indent=1) + "\n")
     if chosen.output:
-        write_whole(chosen.output, json.dumps(found, indent=1) + "\n")
+        write_whole(chosen.output, json.dumps(kept, indent=1) + "\n")
     return 0
+
+
+def read_results(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return what tasks of the harness have found of a run: for each its metrics, and the settings it ran with.
+
+    Args:
+        folder: Of the run.
+
+    Returns:
+        For each task ``metrics`` and ``settings``; nothing where none has run, or the file cannot be read.
+    """
+    try:
+        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {
+        task: kept
+        for task, kept in found.items()
+        if isinstance(kept, dict) and isinstance(kept.get("metrics"), dict) and isinstance(kept.get("settings"), dict)
+    }
+
+
+def _told(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the settings that change a result, and the harness's version."""
+    from importlib.metadata import version
+
+    return {name: settings[name] for name in TELLING} | {"lm-eval": version("lm-eval")}
 
 
 def _check_places(chosen: Any) -> None:  # noqa: ANN401 - argparse's namespace
@@ -75,6 +112,7 @@ def evaluate(
     include: Path | None = None,
     chat: bool = False,
     trusted: bool = False,
+    tokenizer: str | None = None,
     **settings: Any,
 ) -> dict[str, dict[str, float]]:
     """Run tasks on a model, which is loaded as every other command loads it.
@@ -86,6 +124,7 @@ def evaluate(
         include: A folder with further tasks.
         chat: Whether the tokenizer's chat template is used.
         trusted: Whether code that the model brings along may run.
+        tokenizer: Whose tokenizer is used; the model's own if None.
         settings: Further arguments of ``lm_eval.simple_evaluate``.
 
     Returns:
@@ -106,9 +145,14 @@ def evaluate(
     locate(model)  # first, for to read all tasks takes seconds
     manager = _find_tasks(tasks, include)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    tokenizer, loaded = load_tokenizer(model, trusted), load_model(model, dtype, trusted=trusted).eval().to(device)
+    try:
+        words = load_tokenizer(tokenizer or model, trusted)
+        loaded = load_model(model, dtype, trusted=trusted).eval().to(device)
+    except UnlearunError as error:  # which speaks of the options of fit
+        said = str(error).replace("--model.trust_remote_code true", "--trust_remote_code")
+        raise UnlearunError(said.replace("--model.tokenizer", "--tokenizer")) from error
     batch_size = settings.pop("batch_size")
-    wrapped = HFLM(pretrained=loaded, tokenizer=tokenizer, batch_size=batch_size, device=device)
+    wrapped = HFLM(pretrained=loaded, tokenizer=words, batch_size=batch_size, device=device)
     try:
         with hub_or_cache():
             results: Any = simple_evaluate(
@@ -182,6 +226,7 @@ def _settings(chosen: Any) -> dict[str, Any]:  # noqa: ANN401 - argparse's names
         "include": chosen.include_path,
         "chat": chosen.apply_chat_template,
         "trusted": chosen.trust_remote_code,
+        "tokenizer": chosen.tokenizer,
         "batch_size": chosen.batch_size,
         "limit": chosen.limit,
         "num_fewshot": chosen.num_fewshot,
@@ -204,6 +249,7 @@ def _parser() -> OneLineParser:
     parser.add_argument("--dtype", choices=KINDS, default="float32", help="what the weights are kept in")
     parser.add_argument("--include_path", metavar="DIR", type=Path, help="a folder with tasks of your own")
     parser.add_argument("--apply_chat_template", action="store_true", help="ask through the tokenizer's chat template")
+    parser.add_argument("--tokenizer", metavar="MODEL", help="whose tokenizer is used; default: the model's own")
     parser.add_argument("--trust_remote_code", action="store_true", help="let code that a model brings along run")
     parser.add_argument("--seed", type=int, default=0, help="what examples before questions are drawn from")
     parser.add_argument("--output", metavar="FILE", type=Path, help="where all results go, as JSON")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -16,7 +17,8 @@ from unlearun.__main__ import main
 from unlearun.attacks import Attack, Outcome, read_victim
 from unlearun.attacks.configs import read_attack, shipped_attacks
 from unlearun.errors import UnlearunError
-from unlearun.records import Standing
+from unlearun.models.loading import locate
+from unlearun.records import Evaluation, Standing
 
 
 class Nothing(Attack):
@@ -48,7 +50,7 @@ def test_it_prints_the_table_and_leaves_all_in_the_run(run, capsys):
     assert main(["attack", str(run), "--attacks", "jailbreak", "--gold", "pocket-gold"]) == 0
     said = capsys.readouterr()
     assert said.out.split()[:6] == ["Mem", "Priv", "Util", "Agg", "robust", "jailbreak"]
-    for part in ("npo/1: weakest against jailbreak", "jailbreak, given 1 token", f"report: {run}"):
+    for part in ("npo/1: no attack brought anything back", "jailbreak, beginning with", f"report: {run}"):
         assert part in said.out
     standing = Standing.read(run / "attacks" / "summary.json")
     assert standing.method == "NPO"
@@ -178,9 +180,10 @@ def test_mistakes_are_explained(run, arguments, said, capsys):
 def test_folders_that_are_no_ended_run_are_explained(run, tmp_path, capsys):
     shutil.rmtree(run / "model")
     for folder, said in (
-        (run, "has no config.yaml and model/"),
+        (run, "has no weights in model/"),
         (tmp_path / "none", "does not exist"),
-        (tmp_path, "has no config.yaml and model/"),
+        (tmp_path, "has no config.yaml"),
+        (run / "config.yaml", "is no folder"),
     ):
         assert main(["attack", str(folder)]) == 2
         error = capsys.readouterr().err
@@ -211,6 +214,11 @@ def test_a_run_is_named_once_and_has_files(run, capsys):
         ("class_path: Relearn\ninit_args: {rows: [forgot]}", "forgot"),
         ("class: Relearn", "has a key 'class'; an attack is a class_path"),
         ("{}", "names no class_path"),
+        ("class_path: 5", "names no class_path"),
+        ("class_path: Relearn\ninit_args: 5", "init_args is 5; expected arguments by name"),
+        ("class_path: Relearn\ninit_args: {learnig_rate: 1}", "Did you mean 'learning_rate'"),
+        ("class_path: Relearn\ninit_args: {epochs: 1.5}", "epochs is 1.5; expected int"),
+        ("class_path: Jailbreak\ninit_args: {prefixes: Sure}", "prefixes is 'Sure'; expected list of str"),
         ("class_path: [", "broken YAML"),
     ],
 )
@@ -254,3 +262,104 @@ def test_sigterm_ends_it_at_once(run, nothing, monkeypatch):
         main(["attack", str(run), "--attacks", str(nothing)])
     assert end.value.code == 143
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_weights_that_are_not_those_that_were_measured_are_measured_anew(run, nothing, capsys):
+    """The run's model is replaced by the one before unlearning, which knows everything."""
+    for file in Path(locate("pocket")[0]).glob("*.safetensors"):
+        shutil.copy(file, run / "model")
+    (standing,) = attack(str(run), str(nothing))
+    assert standing.tried[0].main.unlearned > 0.9
+    assert math.isnan(standing.robustness)
+
+
+def test_an_evaluation_in_between_is_not_that_of_the_end(run):
+    """A run whose last evaluation is gone leaves one of few metrics, and without intervals."""
+    found = Evaluation.read(run / "eval" / "step=5.json")
+    (run / "eval" / "step=5.json").unlink()
+    found.step, found.intervals = 3, {}
+    for row in found.examples["forget"].values():
+        row["extraction_strength"] = 0.5
+    found.write(run / "eval" / "step=3.json")
+    (run / "eval" / "step=5 (copy).json").write_text("{}")
+    assert read_victim(run).unlearned.summary["forget/extraction_strength"] < 0.2
+
+
+def test_rows_that_an_attack_reads_are_noticed_when_they_change(run, tmp_path):
+    rows = tmp_path / "unrelated.json"
+    rows.write_text(json.dumps([{"question": "Who?", "answer": "Nobody at all."}]))
+    mine = tmp_path / "mine.yaml"
+    settings = {"rows": ["unrelated"], "unrelated": str(rows), "metrics": ["extraction_strength", "probability"]}
+    mine.write_text(yaml.safe_dump({"class_path": "Relearn", "init_args": settings}))
+    attack([run], [str(mine)])
+    first = (run / "attacks" / "mine.json").read_text()
+    attack([run], [str(mine)])
+    assert (run / "attacks" / "mine.json").read_text() == first
+    rows.write_text(json.dumps([{"question": "Who else?", "answer": "Somebody."}]))
+    attack([run], [str(mine)])
+    assert (run / "attacks" / "mine.json").read_text() != first
+    rows.unlink()
+    with pytest.raises(UnlearunError, match="unrelated: there is no file"):
+        attack([run], [str(mine)])
+
+
+def test_a_relearning_that_breaks_the_model_brought_nothing_to_light(run, tmp_path):
+    mine = tmp_path / "mine.yaml"
+    settings = {"rows": ["forget"], "learning_rate": 1e30, "epochs": 3}
+    mine.write_text(yaml.safe_dump({"class_path": "Relearn", "init_args": settings}))
+    (standing,) = attack([run], [str(mine)])
+    assert not standing.tried
+    assert "lower learning_rate" in standing.skipped["mine, on 0.1 of the forget rows"]
+
+
+def test_a_retain_reference_that_was_only_measured_names_its_model(run, nothing, tmp_path):
+    """As `unlearun validate MODEL` leaves it: records and a config, no model of its own."""
+    kept = tmp_path / "unlearningmethod" / "1"
+    (kept / "eval").mkdir(parents=True)
+    shutil.copy(run / "eval" / "step=5.json", kept / "eval" / "step=0.json")
+    (kept / "config.yaml").write_text(yaml.safe_dump({"model": {"init_args": {"model": "pocket-gold"}}}))
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    for reference in (kept, kept / "eval" / "step=0.json"):
+        config["data"]["retain_reference"] = str(reference)
+        (run / "config.yaml").write_text(yaml.safe_dump(config))
+        (standing,) = attack([run], [str(nothing)])
+        assert standing.gold.method == "pocket-gold"
+    (kept / "config.yaml").unlink()  # without a model its records still say how private it is
+    (standing,) = attack([run], [str(nothing)])
+    assert standing.gold is None
+    assert standing.score.privacy == 1
+
+
+def test_what_attacks_that_look_have_found_is_printed(run, capsys):
+    assert main(["attack", str(run), "--attacks", "look_inside", "--gold", "pocket-gold"]) == 0
+    said = capsys.readouterr().out
+    assert "the answers read through the final norm and the head have a mean probability of at most 0." in said
+    assert "; of the retain model, 0." in said
+    assert "the answers read through the final norm" in (run / "report.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["summary", "unattacked"])
+def test_an_attack_is_not_called_as_a_file_of_the_run(tmp_path, name):
+    file = tmp_path / f"{name}.yaml"
+    file.write_text("class_path: Relearn\n")
+    with pytest.raises(UnlearunError, match="cannot be called"):
+        read_attack(str(file))
+
+
+def test_where_nothing_can_be_written_it_says_so_first(run, nothing, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["attack", str(run), "--attacks", str(nothing), "--output", str(tmp_path / "file")]) == 2
+    assert "cannot be written to" in capsys.readouterr().err
+    shutil.rmtree(run / "attacks", ignore_errors=True)
+    (run / "attacks").write_text("")
+    assert main(["attack", str(run), "--attacks", str(nothing)]) == 2
+    assert "cannot be written to" in capsys.readouterr().err
+    assert Nothing.ran == 0
+
+
+def test_a_config_with_odd_values_is_no_traceback(run, nothing, capsys):
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    for change in ({"seed_everything": "hello"}, {"model": "RMU"}, {"trainer": 3}):
+        (run / "config.yaml").write_text(yaml.safe_dump({**config, **change}))
+        assert main(["attack", str(run), "--attacks", str(nothing)]) in (0, 2)
+    assert "Traceback" not in capsys.readouterr().err

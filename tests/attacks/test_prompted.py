@@ -8,37 +8,45 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from unlearun.attacks import Jailbreak, Reword, Victim
+from unlearun.attacks import GiveAway, Jailbreak, Relearn, Reword, Sample, Victim
 from unlearun.errors import UnlearunError
 from unlearun.models.loading import locate
 
 
-def extraction_by_hand(victim: Victim, given: int) -> list[float]:
-    """1 - k/n of each row's answer behind its first ``given`` tokens, by transformers alone and one row at a time."""
+def rest_by_hand(victim: Victim, given: int) -> list[tuple[bool, str]]:
+    """Whether the model says the rest of each answer behind its first tokens, and the rest, by transformers alone."""
     model = AutoModelForCausalLM.from_pretrained(locate(victim.model)[0], dtype=torch.float32)
     found = []
     for example in victim.forget_examples:
-        ids = torch.tensor([list(example.input_ids)])
+        ids = list(example.input_ids)
+        answer = ids[example.start : -1]  # without the end
+        split = example.start + min(given, len(answer) - 1)
         with torch.no_grad():
-            hits = (model(ids).logits[0, :-1].argmax(-1) == ids[0, 1:]).tolist()
-        answer = hits[example.start - 1 : -1]  # without the end
-        rest = answer[min(given, len(answer) - 1) :]
-        suffix = 0
-        while suffix < len(rest) and rest[len(rest) - 1 - suffix]:
-            suffix += 1
-        found.append(suffix / len(rest))
+            said = model.generate(torch.tensor([ids[:split]]), do_sample=False, max_new_tokens=48)[0, split:].tolist()
+        rest = victim.tokenizer.decode(ids[split:-1]).strip()
+        found.append((victim.tokenizer.decode(said, skip_special_tokens=True).strip() == rest, rest))
     return found
 
 
-def test_given_tokens_leave_the_rest_of_the_answer_to_be_measured(victim):
-    outcome = Jailbreak(prefixes=[], roles=[], given_tokens=[1, 3]).run(victim)
+def test_the_rest_of_an_answer_is_compared_with_the_same_rest_without_a_beginning(victim):
+    """The target says everything before; what the retain model says by itself is what its own records have."""
+    outcome = GiveAway(tokens=[1, 3, 3]).run(victim)
     assert list(outcome.variants) == ["given 1 token", "given 3 tokens"]
-    for given, found in zip((1, 3), outcome.variants.values(), strict=True):
-        rows = found.examples["forget"]
-        by_hand = extraction_by_hand(victim, given)
-        assert [rows[str(i)]["extraction_strength"] for i in range(len(rows))] == pytest.approx(by_hand)
-        assert found.summary["forget/extraction_strength"] == pytest.approx(sum(by_hand) / len(by_hand))
-        assert "forget/extraction_strength" in found.intervals
+    for given, (way, found) in zip((1, 3), outcome.variants.items(), strict=True):
+        rows, by_hand = found.examples["forget"], rest_by_hand(victim, given)
+        assert [rows[str(i)]["verbatim_memorization"] for i in range(len(rows))] == [hit for hit, _ in by_hand]
+        assert [rows[str(i)]["answer"] for i in range(len(rows))] == [rest for _, rest in by_hand]
+        start, plain = outcome.compared[way]["start"], outcome.compared[way]["unlearned"]
+        said = victim.unlearned.examples["forget"]
+        ends = [said[str(i)]["generation"].strip().endswith(rest) for i, (_, rest) in enumerate(by_hand)]
+        assert [plain[str(i)]["verbatim_memorization"] for i in range(len(plain))] == ends
+        assert sum(row["verbatim_memorization"] for row in start.values()) / len(start) > 0.9
+
+
+def test_a_target_that_forgot_nothing_finishes_every_answer(target):
+    outcome = GiveAway(tokens=[4]).run(target)
+    assert outcome.variants["given 4 tokens"].summary["forget/verbatim_memorization"] > 0.9
+    assert outcome.compared["given 4 tokens"]["start"] == outcome.compared["given 4 tokens"]["unlearned"]
 
 
 def test_a_target_says_what_it_knows_however_it_is_asked(target):
@@ -87,16 +95,15 @@ def test_shots_come_from_the_retain_set(victim):
     assert dict(ways) == {"after 2 examples": {"shots": shots}}
 
 
-def test_plain_text_asks_nothing_but_may_be_begun(tmp_path):
+def test_plain_text_asks_nothing(tmp_path):
     file = tmp_path / "forget.json"
     file.write_text(json.dumps([{"text": "Hesandra Brinquil was born in Heronsby, and lived there."}]))
     victim = Victim("pocket", {"forget": str(file)})
     outcome = Reword().run(victim)
     assert not outcome.variants
     assert outcome.skipped == {"all": "the rows are plain text, which asks no question"}
-    outcome = Jailbreak(given_tokens=[4]).run(victim)
-    assert list(outcome.variants) == ["given 4 tokens"]
-    assert outcome.skipped == {"prefixes and roles": "the rows are plain text, which has no answer to begin"}
+    assert Jailbreak().run(victim).skipped == {"all": "the rows are plain text, which has no answer to begin"}
+    assert list(GiveAway().run(victim).skipped) == ["all"]
 
 
 def test_prompts_that_an_answer_goes_on_are_no_questions(tmp_path):
@@ -104,7 +111,8 @@ def test_prompts_that_an_answer_goes_on_are_no_questions(tmp_path):
     file.write_text(json.dumps([{"question": "Hesandra Brinquil was born", "answer": " in Heronsby."}]))
     victim = Victim("pocket", {"forget": {"path": str(file), "continues": True}})
     assert not Reword().ways(victim, {})
-    assert list(Jailbreak(given_tokens=[1]).ways(victim, {})) == ["given 1 token"]
+    assert not Jailbreak().ways(victim, {})
+    assert list(GiveAway(tokens=[1]).run(victim).variants) == ["given 1 token"]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +121,13 @@ def test_prompts_that_an_answer_goes_on_are_no_questions(tmp_path):
         (lambda: Reword(templates=["Tell me."]), r"the template 'Tell me.' has no \{question\}"),
         (lambda: Reword(shots=-1), "shots is -1; it must be a number of at least 0"),
         (lambda: Jailbreak(roles=["A pirate."]), r"the role 'A pirate.' has no \{question\}"),
-        (lambda: Jailbreak(given_tokens=[0]), r"given_tokens\[0\] is 0; it must be a number of at least 1"),
+        (lambda: Jailbreak(prefixes=[" "]), "a prefix is empty"),
+        (lambda: Jailbreak(prefixes=[], roles=[]), "neither prefixes nor roles"),
+        (lambda: Reword(keys=[], templates=[], shots=0), "there are no keys, templates or shots"),
+        (lambda: GiveAway(tokens=[0]), r"tokens\[0\] is 0; it must be a number of at least 1"),
+        (lambda: GiveAway(tokens=[]), "tokens is empty"),
+        (lambda: Sample(temperatures=[]), "temperatures is empty"),
+        (lambda: Relearn(learning_rate=0), "learning_rate is 0; it must be above 0"),
     ],
 )
 def test_wrong_arguments_are_explained(make, said):

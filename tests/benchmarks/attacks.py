@@ -17,7 +17,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import fmean
 from typing import Any
 
 from unlearun.attacks.configs import shipped_attacks
@@ -59,14 +59,15 @@ def fit(name: str, folder: Path) -> Path:
 def attack(which: str, runs: Mapping[str, Path], output: Path) -> dict[str, Any]:
     """Attack runs in one command, and return what it says, the models by the names given."""
     own = {file.stem: str(file) for file in (Path(__file__).parent / f"{which}_attacks").glob("*.yaml")}
-    names = [own.get(name, name) for name in shipped_attacks()]
+    shipped = shipped_attacks()
+    names = [own.get(name, name) for name in shipped] + [own[name] for name in own.keys() - {*shipped}]
     command = [sys.executable, "-m", "unlearun", "attack", *map(str, runs.values()), "--attacks", *names]
     command += ["--output", str(output), "--json"]
     said = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
     models = dict(zip(runs, said, strict=True))
     gold = next((one["gold"] for one in models.values() if one["gold"]), None)
     found = {**{name: row(one) for name, one in models.items()}, **({"retain model": row(gold)} if gold else {})}
-    return {"models": found, "metrics": medians([one["metrics"] for one in said])}
+    return {"models": found, "metrics": means([one["metrics"] for one in said])}
 
 
 def row(model: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,22 +81,20 @@ def row(model: Mapping[str, Any]) -> dict[str, Any]:
             "value": one["main"]["value"],
         }
         for one in model["tried"]
+        if one["behavioural"]
     ]
     kept = ("score", "robustness", "weakest", "figures", "seconds")
     return {**{name: model[name] for name in kept}, "tried": tried}
 
 
-def medians(judged: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
-    """Return the median of R and Q over models, for each metric."""
-    names = dict.fromkeys(name for one in judged for name in one)
-    return {
-        name: {
-            part: median(values)
-            for part in ("R", "Q")
-            if (values := [one[name][part] for one in judged if part in one.get(name, {})])
-        }
-        for name in names
-    }
+def means(judged: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
+    """Return, for each metric, the mean of R and Q over the models that it takes for unlearned, and their number."""
+    found: dict[str, dict[str, float]] = {}
+    for name in dict.fromkeys(name for one in judged for name in one):
+        for part in ("R", "Q"):
+            if values := [one[name][part] for one in judged if part in one.get(name, {})]:
+                found.setdefault(name, {}).update({part: fmean(values), f"models of {part}": len(values)})
+    return found
 
 
 def table(models: Mapping[str, Mapping[str, Any]]) -> str:
@@ -121,8 +120,10 @@ def table(models: Mapping[str, Mapping[str, Any]]) -> str:
 
 def judgement(metrics: Mapping[str, Mapping[str, float]]) -> str:
     """Return a Markdown table of how far each metric can be trusted."""
-    lines = ["| metric | R, under relearning | Q, under quantisation |", "| --- | --- | --- |"]
-    lines += [f"| `{name}` | {number(one.get('R'))} | {number(one.get('Q'))} |" for name, one in metrics.items()]
+    lines = ["| metric | R, as all rows are learnt again | Q, in 4 bits |", "| --- | --- | --- |"]
+    for name, one in metrics.items():
+        cells = [f"{number(one.get(part))} ({one[f'models of {part}']})" if part in one else "" for part in ("R", "Q")]
+        lines.append(f"| `{name}` | {cells[0]} | {cells[1]} |")
     return "\n".join(lines) + "\n"
 
 

@@ -56,7 +56,10 @@ def test_over_unlearning_costs_as_much_as_remembering():
 def test_a_metric_that_rises_as_fast_as_in_the_retain_model_can_be_trusted():
     assert relearning_faith(0.1, 0.3, 0.2, 0.6) == pytest.approx(0.5)
     assert relearning_faith(0.1, 0.9, 0.2, 0.6) == 1
-    assert relearning_faith(0.1, 0.3, 0.6, 0.6) == 1
+    assert relearning_faith(0.3, 0.1, 0.2, 0.6) == 0
+    assert math.isnan(relearning_faith(0.1, 0.3, 0.6, 0.6))  # it did not rise
+    assert math.isnan(relearning_faith(0.1, 0.3, 0.6, 0.6 + 1e-9))
+    assert math.isnan(relearning_faith(math.nan, 0.3, 0.2, 0.6))
     assert math.isnan(relearning_faith(0.1, 0.3, 0.2, math.nan))
 
 

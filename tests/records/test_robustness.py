@@ -7,7 +7,16 @@ import math
 
 import pytest
 
-from unlearun.records import Attacked, Evaluation, Standing, judge_metrics, stand, summarise, with_golds
+from unlearun.records import (
+    Attacked,
+    Evaluation,
+    Standing,
+    judge_metrics,
+    other_attacks,
+    stand,
+    summarise,
+    with_golds,
+)
 
 MEASURED = ("extraction_strength", "probability")
 
@@ -92,11 +101,86 @@ def test_retain_models_come_last_and_once(attacks):
     assert [one.name for one in with_golds(two)] == ["a", "b", "retain model"]
 
 
-def test_metrics_are_judged_by_relearning_on_forget_rows_and_by_quantisation(attacks):
-    """R: ES rises by 0.2 here and by 0.1 in the retain model. Q: 0.2 before, 0.25 after."""
-    theirs = [attacked("relearn", "Relearn", on_01_of_the_forget_rows=0.3, on_retain_rows=0.9), *attacks[1:]]
-    judged = judge_metrics(attacks, evaluation(0.2), theirs, evaluation(0.2))
+def judged_by(attacks, **more):
+    """R of a relearning on all forget rows in which ES rises by 0.2 here and by 0.1 in the retain model."""
+    ours = attacked("learn_all", "Relearn", on_all_forget_rows=0.4)
+    theirs = attacked("learn_all", "Relearn", on_all_forget_rows=0.3)
+    for one in (ours, theirs):
+        one.settings["init_args"] = {"share": 1}
+    return judge_metrics([ours, *attacks], evaluation(0.2), [theirs, *attacks], evaluation(0.2), **more)
+
+
+def test_metrics_are_judged_by_learning_all_rows_again_and_by_quantisation(attacks):
+    """Q: 0.2 before, 0.25 after. Relearning on a few rows, of which a retain model learns nothing, does not count."""
+    judged = judged_by(attacks)
     assert judged["forget/extraction_strength"] == pytest.approx({"R": 0.5, "Q": 0.8})
-    assert judged["forget/probability"] == pytest.approx({"R": 1.0, "Q": 1.0})
+    assert judged["forget/probability"] == pytest.approx({"Q": 1.0})  # it did not rise, so nothing is known
     assert judged["forget_quality"]["Q"] < 1
     assert "mia" not in judged
+
+
+def test_a_metric_is_judged_where_it_calls_a_model_unlearned(attacks):
+    """ES of 0.2 is the retain model's own; a probability of 0.1 is nearer to a start of 0.05 than to a gold of 0.1."""
+    start = evaluation(1.0, 0.1)
+    judged = judged_by(attacks, start=start)
+    assert set(judged["forget/extraction_strength"]) == {"R", "Q"}
+    near = evaluation(0.21, 0.1)  # before unlearning it was hardly more
+    gold = evaluation(0.0)
+    assert "forget/extraction_strength" not in judge_metrics(attacks, evaluation(0.2), attacks, gold, near)
+
+
+def test_metrics_are_not_judged_on_a_model_of_no_use(attacks):
+    ruined, start = evaluation(0.2), evaluation(1.0)
+    for one, utility in ((ruined, 0.3), (start, 0.5)):
+        one.summary["model_utility"], one.parts["model_utility"] = utility, ["retain/probability"]
+    assert judge_metrics(attacks, ruined, attacks, evaluation(0.2), start) == {}
+    ruined.summary["model_utility"] = 0.45
+    assert judge_metrics(attacks, ruined, attacks, evaluation(0.2), start)
+
+
+def test_truth_ratios_are_judged_as_choices():
+    """p_c/(p_c + p_w) = 1/(1 + R) rises with knowledge all the way, where min(R, 1/R) turns: 0.25 before, 0.5 after."""
+
+    def told(ratio: float) -> Evaluation:
+        found = Evaluation(1, examples={"forget": {"0": {"truth_ratio": ratio}, "1": {"truth_ratio": ratio}}})
+        summarise(found)
+        return found
+
+    quantise = Attacked("quantise", "key", {"class_path": "a.Quantise"}, True, MEASURED, {"nf4": told(1.0)})
+    judged = judge_metrics([quantise], told(3.0), [], told(3.0))
+    assert judged["forget/truth_ratio"] == pytest.approx({"Q": 0.5})
+
+
+def test_where_nothing_was_forgotten_nothing_is_robust(attacks):
+    """Of 0.24 to 0.2 is too little; that a sample hits what a greedy answer misses does not make it more."""
+    sample = attacked("sample", "Sample", somehow=0.9)
+    standing = stand("a", "NPO", [*attacks, sample], evaluation(0.2, 0.1), evaluation(0.24, 0.9), None)
+    assert standing.forgotten == pytest.approx(0.04)
+    assert math.isnan(standing.robustness)
+
+
+def test_what_is_compared_otherwise_says_with_what(attacks):
+    """Half of the rest is said when some is given away, a quarter without, all of it before: a third came back."""
+    given = attacked("give_away", "GiveAway", given_4_tokens=0.5)
+    sides = {name: evaluation(es).examples["forget"] for name, es in (("unlearned", 0.25), ("start", 1.0))}
+    given.compared = {"given 4 tokens": sides}
+    standing = stand("a", "NPO", [given], evaluation(0.0), evaluation(0.9), None)
+    assert standing.of_attack("give_away").main.share == pytest.approx(1 / 3)
+    del sides["start"]
+    standing = stand("a", "NPO", [given], evaluation(0.0), evaluation(0.9), None)
+    assert standing.of_attack("give_away") is None
+    assert standing.has_tried("give_away")
+
+
+def test_robustness_against_other_attacks_is_not_compared(attacks):
+    one = stand("a", "NPO", attacks, evaluation(0.2), evaluation(1.0), None)
+    other = stand("b", "NPO", attacks[:1], evaluation(0.2), evaluation(1.0), None)
+    assert other_attacks([one, one]) == ""
+    assert "b without quantise." in other_attacks([one, other])
+
+
+def test_retain_models_of_other_data_are_told_apart(attacks):
+    two = [stand(name, "NPO", attacks, evaluation(0.2), evaluation(1.0), None) for name in "ab"]
+    for one, es in zip(two, (0.2, 0.3), strict=True):
+        one.gold = stand("retain model", "", attacks, evaluation(es), evaluation(1.0), None)
+    assert [one.name for one in with_golds(two)] == ["a", "b", "retain model of a", "retain model of b"]

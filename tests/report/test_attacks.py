@@ -67,7 +67,7 @@ def test_what_comes_back_is_warned_of_where_it_is_much_and_more_than_chance(runs
     said = came_back(runs[0])
     assert said == (
         f"Comes back: relearn ({HOSTILE}) brought back 50% of what was forgotten, where a model that never knew it "
-        "gives 5%. It was hidden, not removed."
+        "gives 5%: it was hidden, not removed."
     )
     assert said in findings(runs[0])
     assert came_back(runs[1]) is None  # an eighth

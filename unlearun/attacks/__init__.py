@@ -2,6 +2,7 @@
 
 from unlearun.attacks.attacking import attack
 from unlearun.attacks.base import Attack, Outcome
+from unlearun.attacks.give_away import GiveAway
 from unlearun.attacks.jailbreak import Jailbreak
 from unlearun.attacks.light_relearn import LightRelearn
 from unlearun.attacks.look_inside import LookInside
@@ -13,6 +14,7 @@ from unlearun.attacks.victim import Victim, read_victim
 
 __all__ = [
     "Attack",
+    "GiveAway",
     "Jailbreak",
     "LightRelearn",
     "LookInside",

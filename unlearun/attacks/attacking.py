@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from unlearun import runs as runs_of
 from unlearun.attacks.configs import read_attack, shipped_attacks
-from unlearun.attacks.runner import Named, carry_out, earlier, without_attack
+from unlearun.attacks.runner import Named, carry_out, check_writable, earlier, without_attack
 from unlearun.attacks.table import GOLD
 from unlearun.attacks.victim import Victim, read_victim
-from unlearun.errors import UnlearunError
+from unlearun.errors import UnlearunError, check_choice
+from unlearun.models import load_tokenizer
 from unlearun.models.loading import locate
-from unlearun.records import Standing, judge_metrics, stand
+from unlearun.records import (
+    Attacked,
+    Evaluation,
+    Standing,
+    as_forget,
+    judge_metrics,
+    other_rows,
+    read_reference,
+    stand,
+)
 from unlearun.report import shared_folder, short_names, write_report
 from unlearun.shipped import is_shipped
 
@@ -26,12 +36,17 @@ NO_GOLD = (
     "there is no retain model to compare with, so Priv and Agg are unknown, and so is what chance brings back; name a "
     "model that never saw the forget set: --gold MODEL"
 )
+NO_GOLD_MODEL = (
+    "the retain model behind its retain_reference is not here, so what chance brings back is unknown; name it: "
+    "--gold MODEL"
+)
+PRECISIONS = ("32-true", "16-true", "16-mixed", "bf16-true", "bf16-mixed", "64-true")
 POCKET_RECORDS = "pocket/gold_records.json"
 
 
 def attack(
-    runs: Sequence[str | Path],
-    attacks: Sequence[str] | None = None,
+    runs: str | Path | Sequence[str | Path],
+    attacks: str | Sequence[str] | None = None,
     gold: str | None = None,
     output: str | Path | None = None,
     precision: str | None = None,
@@ -43,8 +58,9 @@ def attack(
     not repeated. The report of each run, and one of all, is written again.
 
     Args:
-        runs: Folders of runs that have ended.
-        attacks: Names of shipped attacks, or YAML files; None for all that ship.
+        runs: Folders of runs that have ended, or one.
+        attacks: Names of shipped attacks, or YAML files, or one; None for all that ship. What others have found of the
+            same model before still counts.
         gold: A model that never saw the forget set, attacked alike; None for that of a run's ``retain_reference``.
         output: Where the report of all goes; None: into the run folder, or that which holds all.
         precision: The Trainer's; None for that of each run.
@@ -56,23 +72,35 @@ def attack(
     Raises:
         UnlearunError: A folder holds no run that has ended, or there is no such attack or model.
     """
-    paths = [Path(run) for run in runs]
+    paths = [Path(run) for run in ([runs] if isinstance(runs, (str, Path)) else runs)]
+    named_attacks = [attacks] if isinstance(attacks, str) else attacks
     if not paths:
         raise UnlearunError("no run is named; name the folder of one that has ended, such as outputs/rmu/1")
-    chosen = [Named(*read_attack(name)) for name in (shipped_attacks() if attacks is None else attacks)]
+    if named_attacks is not None and not named_attacks:
+        raise UnlearunError("attacks is empty; name some, or leave it out for all that ship")
+    chosen = [Named(*read_attack(name)) for name in (shipped_attacks() if named_attacks is None else named_attacks)]
     names = [named.name for named in chosen]
     if twice := [name for name in names if names.count(name) > 1]:
         raise UnlearunError(f"two attacks are called {twice[0]!r}; give their files different names")
     folders = [path.resolve() for path in paths]
     if repeated := [path for path, folder in zip(paths, folders, strict=True) if folders.count(folder) > 1]:
         raise UnlearunError(f"{repeated[0]} is named twice; name each run once")
-    if gold is not None:
-        locate(gold)
-    victims = [read_victim(run, precision) for run in paths]
+    if precision is not None:
+        check_choice("precision", precision, PRECISIONS)
     where = report_folder(paths, output)
+    victims = [read_victim(run, precision) for run in paths]
+    if gold is not None:
+        gold = _model_of(gold)
+        try:
+            load_tokenizer(gold)
+        except UnlearunError as error:
+            raise UnlearunError(f"--gold: {error}") from error
+    for folder in (*(path / FOLDER for path in paths), where):
+        check_writable(folder)
+    shared = Golds(where / FOLDER, again)
     standings = []
     for run, name, victim in zip(paths, short_names(folders), victims, strict=True):
-        standings.append(_attack_run(run, name, victim, chosen, gold, where / FOLDER, again))
+        standings.append(_attack_run(run, name, victim, chosen, gold, shared, again))
         write_report([run])
     write_report(paths, where)
     return standings
@@ -90,26 +118,59 @@ def report_folder(runs: Sequence[Path], output: str | Path | None) -> Path:
     return runs[0] if len(runs) == 1 else shared_folder(runs)
 
 
+class Golds:
+    """Retain models, each attacked once for all runs that have the same data.
+
+    Args:
+        folder: Where what is found of them is kept.
+        again: Whether they are attacked though nothing has changed since.
+    """
+
+    def __init__(self, folder: Path, again: bool) -> None:
+        self.folder = folder
+        self.again = again
+        self._done: set[Path] = set()
+
+    def attack(self, victim: Victim, model: str, attacks: Sequence[Named]) -> tuple[list[Attacked], Evaluation]:
+        """Attack the retain model of a run; return what that has found, and what is found without an attack.
+
+        Args:
+            victim: The run's model and data.
+            model: The retain model.
+            attacks: What to try.
+        """
+        other = victim.instead(model)
+        kept = self.folder / f"gold-{Path(model).name}-{other.digest()}"
+        again = self.again and kept not in self._done
+        plain = without_attack(other, kept, again)
+        found = [*carry_out(other, attacks, kept, again), *earlier(other, attacks, kept)]
+        self._done.add(kept)
+        return found, plain
+
+
 def _attack_run(
-    run: Path, name: str, victim: Victim, attacks: Sequence[Named], gold: str | None, shared: Path, again: bool
+    run: Path, name: str, victim: Victim, attacks: Sequence[Named], gold: str | None, golds: Golds, again: bool
 ) -> Standing:
+    unlearned = without_attack(victim, run / FOLDER, again)  # first, for it says whether the model can be measured
     found = [*carry_out(victim, attacks, run / FOLDER, again), *earlier(victim, attacks, run / FOLDER)]
-    unlearned = without_attack(victim, run / FOLDER, again)
     if victim.start is None:
         log.warning("%s: what was known before unlearning was not measured on these rows, so no share is known", run)
+    elif other_rows(unlearned, victim.start, ("retain", "utility")):
+        log.warning(
+            "%s: what the model was good for before was measured on other rows, so Util and Agg are unknown", run
+        )
     yardstick = gold or own_gold(victim)
-    method = str((runs_of.read_config(run) or {}).get("model", {}).get("class_path", "")).rpartition(".")[2]
+    model = (runs_of.read_config(run) or {}).get("model")
+    method = str(model.get("class_path", "") if isinstance(model, Mapping) else model or "").rpartition(".")[2]
     if yardstick is None:
-        log.warning("%s: %s", run, NO_GOLD)
-        standing = stand(name, method, found, unlearned, victim.start, None)
+        records = _own_records(victim)
+        log.warning("%s: %s", run, NO_GOLD if records is None else NO_GOLD_MODEL)
+        standing = stand(name, method, found, unlearned, victim.start, records)
     else:
-        other = victim.instead(yardstick)
-        kept = shared / f"gold-{Path(yardstick).name}-{other.digest()}"
-        theirs = [*carry_out(other, attacks, kept), *earlier(other, attacks, kept)]
-        plain = without_attack(other, kept)
+        theirs, plain = golds.attack(victim, yardstick, attacks)
         standing = stand(name, method, found, unlearned, victim.start, plain)
         standing.gold = stand(GOLD, yardstick, theirs, plain, victim.start, plain)
-        standing.metrics = judge_metrics(found, unlearned, theirs, plain)
+        standing.metrics = judge_metrics(found, unlearned, theirs, plain, victim.start)
     standing.write(run / FOLDER / SUMMARY)
     return standing
 
@@ -125,4 +186,35 @@ def own_gold(victim: Victim) -> str | None:
         return None
     if reference == POCKET_RECORDS and is_shipped(reference):
         return "pocket-gold"
-    return reference if (Path(reference) / "model").is_dir() else None
+    run = Path(reference)
+    run = run.parent.parent if run.is_file() and run.parent.name == "eval" else run
+    model = _model_of(str(run))
+    if model == str(run) and not (run / "model").is_dir():
+        return None
+    try:
+        locate(model)
+    except UnlearunError:
+        return None
+    return model
+
+
+def _model_of(named: str) -> str:
+    """Return the model that a run of validate was about, which has none in its folder; any other name as it is."""
+    folder = Path(named)
+    if any((folder / inner).exists() for inner in ("model", "config.json")):
+        return named
+    model = (runs_of.read_config(folder) or {}).get("model")
+    settings = model.get("init_args") if isinstance(model, Mapping) else None
+    name = settings.get("model") if isinstance(settings, Mapping) else None
+    return name if isinstance(name, str) else named
+
+
+def _own_records(victim: Victim) -> Evaluation | None:
+    """Return the records of a run's retain reference, whose model is not there."""
+    reference: Any = victim.data.get("retain_reference")
+    if not isinstance(reference, str):
+        return None
+    try:
+        return as_forget(read_reference(reference), victim.forget_set)
+    except UnlearunError:
+        return None

@@ -12,6 +12,7 @@ from unlearun.records import Evaluation
 
 if TYPE_CHECKING:
     from unlearun.attacks.victim import Victim
+    from unlearun.data import Source
 
 
 @dataclass
@@ -25,12 +26,15 @@ class Outcome:
             by, a point each.
         figures: What it has found beside, plain values by name.
         skipped: What could not be tried on this model or these data, and why.
+        compared: For variants that are not to be compared with what was found of whole answers: under ``unlearned``,
+            and ``start`` where that is known, each row's record of the same measure without the attack.
     """
 
     variants: dict[str, Evaluation] = field(default_factory=dict)
     curves: dict[str, list[tuple[int, float, float]]] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    compared: dict[str, dict[str, dict[str, dict[str, Any]]]] = field(default_factory=dict)
 
 
 class Attack(ABC):
@@ -44,8 +48,12 @@ class Attack(ABC):
             Both rise with knowledge.
     """
 
-    behavioural: ClassVar[bool] = True
+    behavioural: bool = True
     measured: ClassVar[tuple[str, str]] = ("extraction_strength", "probability")
+
+    def reads(self) -> Sequence[Source]:
+        """Return where the attack reads rows of its own: what it finds is found again once these have changed."""
+        return ()
 
     @abstractmethod
     def run(self, victim: Victim) -> Outcome:

@@ -12,6 +12,7 @@ from unlearun.arguments import OneLineParser
 from unlearun.attacks.attacking import FOLDER, attack, report_folder
 from unlearun.attacks.configs import shipped_attacks
 from unlearun.attacks.table import details_table, judgement_table, standings_table
+from unlearun.report.attacks import looked_into
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str]) -> int:
         sys.stdout.write(f"{json.dumps([one.to_json() for one in standings], ensure_ascii=False)}\n")
         return 0
     parts = [standings_table(standings), *([details_table(standings[0])] if len(standings) == 1 else [])]
+    parts += ["\n".join(looked)] if (looked := looked_into(standings)) else []
     judged = [one.metrics for one in standings if one.metrics]
     parts += [judgement_table(judged)] if judged else []
     skipped = dict.fromkeys(f"not tried: {what}: {why}" for one in standings for what, why in one.skipped.items())
@@ -55,7 +57,8 @@ def _parser() -> OneLineParser:
         "--attacks",
         metavar="ATTACK",
         nargs="+",
-        help=f"these alone: of {', '.join(shipped_attacks())}, or YAML files; default: all that ship",
+        help=f"what is carried out, named behind the runs: of {', '.join(shipped_attacks())}, or YAML files; default: "
+        "all that ship. What others have found of the same model before still counts, until its file is removed",
     )
     parser.add_argument(
         "--gold",

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser
 
 from unlearun.attacks.base import Attack
-from unlearun.errors import UnlearunError, closest
+from unlearun.errors import UnlearunError, closest, shown
+from unlearun.kinds import check_kinds
 from unlearun.shipped import check_config, configs_root, find_config
 
 FOLDER = "attacks"
+# Files that a run keeps beside what attacks have found.
+TAKEN = ("summary", "unattacked")
 
 
 def shipped_attacks() -> list[str]:
@@ -33,23 +38,69 @@ def read_attack(name: str) -> tuple[str, Attack, dict[str, Any]]:
         UnlearunError: There is no such attack or file, or it has an argument that the class does not take.
     """
     file = _find(name)
+    if file.stem in TAKEN:
+        raise UnlearunError(
+            f"an attack cannot be called {file.stem!r}, for a file of a run has that name; rename {file}"
+        )
     check_config(file)
     stored: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(Attack, "attack", required=True)
-    unknown = [key for key in stored if key not in ("class_path", "init_args")]
-    if unknown or "class_path" not in stored:
-        found = f"has a key {unknown[0]!r}" if unknown else "names no class_path"
-        raise UnlearunError(f"{file} {found}; an attack is a class_path, such as Relearn, and its init_args")
     try:
-        parsed = parser.parse_object({"attack": stored})
-        made: Any = parser.instantiate_classes(parsed)
+        attack = make_attack(stored)
+    except UnlearunError as error:
+        raise UnlearunError(f"{file}: {error}") from error
+    parsed = _parser().parse_object({"attack": stored})["attack"]
+    return file.stem, attack, dict(parsed.as_dict())
+
+
+def make_attack(config: Any) -> Attack:  # noqa: ANN401 - what YAML has made of a file
+    """Make an attack of its config.
+
+    Args:
+        config: A mapping of ``class_path`` and ``init_args``.
+
+    Raises:
+        UnlearunError: It is another thing, or has an argument that the class does not take.
+    """
+    unknown = [key for key in config if key not in ("class_path", "init_args")] if isinstance(config, Mapping) else []
+    if unknown:
+        raise UnlearunError(f"has a key {unknown[0]!r}; an attack is a class_path, such as Relearn, and its init_args")
+    if not isinstance(config, Mapping) or not isinstance(config.get("class_path"), str):
+        raise UnlearunError("names no class_path; an attack is a class_path, such as Relearn, and its init_args")
+    arguments = config.get("init_args", {})
+    if not isinstance(arguments, Mapping):
+        raise UnlearunError(f"init_args is {shown(arguments)}; expected arguments by name")
+    _check_arguments(config["class_path"], arguments)
+    parser = _parser()
+    try:
+        made: Any = parser.instantiate_classes(parser.parse_object({"attack": dict(config)}))
     except UnlearunError:
         raise
     except Exception as error:  # jsonargparse's own, or what a class says of an argument
-        raise _refused(file, stored, error) from error
-    config: Namespace = parsed["attack"]
-    return file.stem, made["attack"], dict(config.as_dict())
+        raise _refused(config, error) from error
+    attack: Attack = made["attack"]
+    return attack
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Attack, "attack", required=True)
+    return parser
+
+
+def _check_arguments(class_path: str, arguments: Mapping[str, Any]) -> None:
+    """Check names and kinds of arguments, of a class that ships or has been imported."""
+    known = {cls.__name__: cls for cls in _kinds(Attack)} | {
+        f"{cls.__module__}.{cls.__qualname__}": cls for cls in _kinds(Attack)
+    }
+    cls = known.get(class_path) or known.get(class_path.rpartition(".")[2])
+    if cls is None:
+        return
+    names = [name for name in inspect.signature(cls).parameters if name not in ("args", "kwargs")]
+    if unknown := [str(name) for name in arguments if name not in names]:
+        raise UnlearunError(
+            f"{cls.__name__} has no argument {unknown[0]!r}.{closest(unknown[0], names)} It has {', '.join(names)}"
+        )
+    check_kinds(cls, arguments)
 
 
 def _find(name: str) -> Path:
@@ -62,15 +113,17 @@ def _find(name: str) -> Path:
     )
 
 
-def _refused(file: Path, stored: dict[str, Any], error: Exception) -> UnlearunError:
+def _refused(config: Mapping[str, Any], error: Exception) -> UnlearunError:
     inner: BaseException | None = error
     while inner is not None and not isinstance(inner, UnlearunError):
         inner = inner.__cause__ or inner.__context__
     if inner is not None:
-        return UnlearunError(f"{file}: {inner}")
-    names = [cls.__name__ for cls in _kinds(Attack)]
-    hint = closest(str(stored["class_path"]), names) if stored["class_path"] not in names else ""
-    return UnlearunError(f"{file}: {_last(str(error))}{hint}")
+        return UnlearunError(str(inner))
+    names = [cls.__name__ for cls in _kinds(Attack) if cls.__module__.startswith("unlearun.")]
+    path = config["class_path"]
+    if "." not in path and path not in names:
+        return UnlearunError(f"there is no attack {path!r}.{closest(path, names)} Known: {', '.join(sorted(names))}")
+    return UnlearunError(_last(str(error)))
 
 
 def _kinds(base: Any) -> list[type[Attack]]:  # noqa: ANN401 - an abstract class

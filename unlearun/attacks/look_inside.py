@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +54,7 @@ class LookInside(Attack):
         UnlearunError: There are fewer than 2 folds.
     """
 
-    behavioural: ClassVar[bool] = False
+    behavioural = False
 
     def __init__(self, folds: int = 5) -> None:
         check_bounds(folds=(folds, 2))
@@ -78,7 +77,9 @@ class LookInside(Attack):
         else:
             states = np.concatenate([found["states"] for found in told], axis=1)
             true, rows = (np.concatenate([found[name] for found in told]) for name in ("true", "rows"))
-            if len({*rows[true].tolist()} & {*rows[~true].tolist()}) < self.folds:
+            if not np.isfinite(states).all():
+                outcome.skipped[PROBE] = "the model's states are no finite numbers: it is broken"
+            elif len({*rows[true].tolist()} & {*rows[~true].tolist()}) < self.folds:
                 outcome.skipped[PROBE] = f"needs at least {self.folds} rows that have both, one a fold"
             else:
                 outcome.figures[PROBE] = [probe(layer, true, rows, self.folds, victim.seed) for layer in states]
@@ -107,16 +108,3 @@ def probe(states: NDArray[Any], true: NDArray[np.bool_], rows: NDArray[np.int64]
     split = GroupKFold(folds, shuffle=True, random_state=seed)
     said = cross_val_predict(model, states, true, groups=rows, cv=split)
     return float(np.mean([(said[true == side] == side).mean() for side in (True, False)]))
-
-
-def best_layer(values: Sequence[float]) -> tuple[int, float]:
-    """Return the layer with the highest value, and the value.
-
-    Args:
-        values: One a layer.
-
-    >>> best_layer([0.1, 0.4, 0.2])
-    (1, 0.4)
-    """
-    layer = max(range(len(values)), key=lambda at: values[at])
-    return layer, values[layer]

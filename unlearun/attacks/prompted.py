@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unlearun.attacks.base import Attack, Outcome
@@ -68,6 +68,27 @@ def named(what: str, text: str, width: int = 32) -> str:
     "in the words 'Tell me: ...'"
     """
     return f"{what} {text if len(text) <= width else f'{text[: width - 3]}...'!r}"
+
+
+def named_ways(what: str, texts: Sequence[str], option: str) -> dict[str, dict[str, Any]]:
+    """Return a way for each of some texts, named by its beginning, and by a number where several begin alike.
+
+    Args:
+        what: The kind of way.
+        texts: What the ways use.
+        option: The option of a source that takes one.
+
+    >>> list(named_ways("in the role", ["A judge. {question}", "A judge. {question}!"], "question_template"))
+    ["in the role 'A judge. {question}'", "in the role 'A judge. {question}!'"]
+    """
+    ways: dict[str, dict[str, Any]] = {}
+    for text in dict.fromkeys(texts):
+        name, like = named(what, text), 1
+        while name in ways:
+            like += 1
+            name = f"{named(what, text)} ({like})"
+        ways[name] = {option: text}
+    return ways
 
 
 def raw_rows(victim: Victim) -> list[Row]:

@@ -31,7 +31,7 @@ class Quantise(Attack):
             raise UnlearunError(f"kinds is empty; name some of {', '.join(QUANTISATIONS)}")
         for kind in kinds:
             check_choice("kinds", kind, QUANTISATIONS)
-        self.kinds = tuple(kinds)
+        self.kinds = tuple(dict.fromkeys(kinds))
         self.metrics = check_metrics(metrics, self.measured)
 
     def run(self, victim: Victim) -> Outcome:

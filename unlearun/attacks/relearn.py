@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
@@ -32,7 +33,8 @@ class Relearn(Attack):
 
     Args:
         rows: What is trained on; a way of its own each.
-        share: Which share of the forget rows; with 1 all of them, and what comes back is measured on all.
+        share: Which share of the forget rows; with 1 all of them, and what comes back is measured on all: that is to
+            teach, not to bring back, so it does not count into robustness, but is what R is made of (`judge_metrics`).
         epochs: Passes over the rows.
         learning_rate: Of AdamW.
         batch_size: Rows a step; None: that of the run.
@@ -66,13 +68,16 @@ class Relearn(Attack):
             lora=(lora, 1),
             points=(points, 1),
         )
+        if not learning_rate > 0:
+            raise UnlearunError(f"learning_rate is {learning_rate}; it must be above 0, or nothing is learnt")
         if not 0 < share <= 1:
             raise UnlearunError(f"share is {share}; it must be above 0 and at most 1")
         if not rows:
             raise UnlearunError(f"rows is empty; name some of {', '.join(ROWS)}")
         for kind in rows:
             check_choice("rows", kind, ROWS)
-        self.rows = tuple(rows)
+        self.behavioural = share < 1 or FORGET not in rows
+        self.rows = tuple(dict.fromkeys(rows))
         self.share = share
         self.epochs = epochs
         self.learning_rate = learning_rate
@@ -85,15 +90,25 @@ class Relearn(Attack):
     def run(self, victim: Victim) -> Outcome:
         """See `Attack`."""
         outcome = Outcome()
-        for kind in self.rows:
-            trained, kept = self._choose(victim, kind)
+        chosen = {kind: self._choose(victim, kind) for kind in self.rows}  # all, before any training takes time
+        for kind, (trained, kept) in chosen.items():
             if not trained:
                 outcome.skipped[self._title(kind)] = "there is no retain set"
                 continue
             after, curve = self._relearn(victim, trained, kept)
+            if math.isnan(mean_of(after, self.measured[1])):
+                outcome.skipped[self._title(kind)] = (
+                    f"the model broke as it learnt, so nothing can be said; lower learning_rate (now "
+                    f"{self.learning_rate:g})"
+                )
+                continue
             outcome.variants[self._title(kind)] = after
             outcome.curves[self._title(kind)] = curve
         return outcome
+
+    def reads(self) -> Sequence[Source]:
+        """See `Attack`."""
+        return [self.unrelated] if "unrelated" in self.rows else []
 
     def _title(self, kind: Rows) -> str:
         if kind != FORGET:
@@ -106,7 +121,8 @@ class Relearn(Attack):
         draw = random.Random(victim.seed)
         every = {str(example.example_id) for example in examples}
         if kind == FORGET:
-            count = max(1, round(self.share * len(examples)))
+            # some are left to be measured, unless all are meant
+            count = max(1, min(round(self.share * len(examples)), len(examples) - 1))
             chosen = examples if self.share == 1 else draw.sample(examples, count)
             texts = [
                 (one.item.question, one.item.answer if one.item.question is not None else answer_text(formatter, one))
@@ -117,7 +133,11 @@ class Relearn(Attack):
         if kind == "retain":
             items = victim.plain_data.read().get("retain", [])
         else:
-            items = victim.datamodule(forget=self.unrelated, evaluation={}, retain=None, **_PLAIN_KEYS).read()[FORGET]
+            try:
+                data = victim.datamodule(forget=self.unrelated, evaluation={}, retain=None, **_PLAIN_KEYS)
+                items = data.read()[FORGET]
+            except UnlearunError as error:
+                raise UnlearunError(str(error).replace("the forget set", "unrelated", 1)) from error
         some = draw.sample(list(items), min(len(items), len(examples)))
         return [self._row(victim, item.question, item.answer) for item in some], every
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unlearun.attacks.prompted import PromptAttack, asks_questions, named, raw_rows
+from unlearun.attacks.prompted import PromptAttack, asks_questions, named_ways, raw_rows
 from unlearun.attacks.victim import Victim
 from unlearun.data import Keys
 from unlearun.data.formatting import QUESTION
@@ -44,6 +44,8 @@ class Reword(PromptAttack):
         check_bounds(shots=(shots, 0))
         if wrong := [template for template in templates if QUESTION not in template]:
             raise UnlearunError(f"the template {wrong[0]!r} has no {{question}}; put it where the question belongs")
+        if not keys and not templates and not shots:
+            raise UnlearunError("there are no keys, templates or shots; name one, or leave the attack out")
         self.keys = tuple(keys)
         self.templates = tuple(templates)
         self.shots = shots
@@ -61,7 +63,7 @@ class Reword(PromptAttack):
             f"its {key}": {"question_key": key} for key in self.keys if key in common and key != own.question
         }
         if not ways:
-            ways = {named("in the words", one): {"question_template": one} for one in self.templates}
+            ways = named_ways("in the words", self.templates, "question_template")
         ways |= {f"in the language {name}": keys for name, keys in languages(common, own).items()}
         if self.shots and (shots := self._shots(victim, own)):
             ways[f"after {len(shots)} examples"] = {"shots": shots}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,15 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from unlearun.attacks.base import Attack
+from unlearun.attacks.configs import make_attack
 from unlearun.attacks.victim import Victim
+from unlearun.errors import UnlearunError
 from unlearun.models import quantisation_hushed
 from unlearun.models.loading import locate
 from unlearun.records import Attacked, Evaluation
+from unlearun.shipped import find_asset
 
 log = logging.getLogger(__name__)
 
 # To be counted up whenever an attack finds something else than before with the same settings.
-FORMAT = 2
+FORMAT = 3
 PLAIN = "unattacked"
 # What was said of the data when the run was made, and what Lightning says of every Trainer.
 _TALKATIVE = (
@@ -60,8 +64,9 @@ def carry_out(victim: Victim, attacks: Sequence[Named], folder: Path, again: boo
     """
     found = []
     facts = _facts(victim)
+    check_writable(folder)
     for named in attacks:
-        key = _digest({**facts, "attack": named.config})
+        key = _key(facts, named)
         known = None if again else Attacked.read(folder / f"{named.name}.json")
         if known is not None and known.key == key:
             found.append(known)
@@ -81,6 +86,7 @@ def carry_out(victim: Victim, attacks: Sequence[Named], folder: Path, again: boo
             outcome.figures,
             outcome.skipped,
             time.perf_counter() - start,
+            outcome.compared,
         )
         record.write(folder / f"{named.name}.json")
         found.append(record)
@@ -97,7 +103,12 @@ def earlier(victim: Victim, attacks: Sequence[Named], folder: Path) -> list[Atta
     """
     facts, names = _facts(victim), {PLAIN, *(named.name for named in attacks)}
     known = [Attacked.read(file) for file in sorted(folder.glob("*.json")) if file.stem not in names]
-    return [one for one in known if one is not None and one.key == _digest({**facts, "attack": one.settings})]
+    same = []
+    for one in known:
+        named = None if one is None else _named(one)
+        if one is not None and named is not None and one.key == _key(facts, named):
+            same.append(one)
+    return same
 
 
 def without_attack(victim: Victim, folder: Path, again: bool = False) -> Evaluation:
@@ -108,11 +119,15 @@ def without_attack(victim: Victim, folder: Path, again: bool = False) -> Evaluat
         folder: See `carry_out`.
         again: See `carry_out`.
     """
+    check_writable(folder)
     key = _digest(_facts(victim))
     known = None if again else Attacked.read(folder / f"{PLAIN}.json")
     if known is not None and known.key == key and PLAIN in known.variants:
-        return known.variants[PLAIN]
+        victim.unlearned = known.variants[PLAIN]
+        return victim.unlearned
     with quietly():
+        if again:
+            victim.unlearned = victim.measured_anew()
         found = victim.unlearned
     Attacked(PLAIN, key, {}, False, ("extraction_strength", "probability"), {PLAIN: found}).write(
         folder / f"{PLAIN}.json"
@@ -133,6 +148,44 @@ def quietly() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def check_writable(folder: Path) -> None:
+    """Check, before anything takes time, that files can be written into a folder, which is made if need be.
+
+    Args:
+        folder: Where they will go.
+
+    Raises:
+        UnlearunError: They cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UnlearunError(f"{folder} cannot be written to: {error.strerror}") from error
+
+
+def _key(facts: Mapping[str, Any], named: Named) -> str:
+    """Say by 32 digits what the outcome of an attack follows from: the model, the data, its settings and its files."""
+    return _digest({**facts, "attack": named.config, "files": [_content(source) for source in named.attack.reads()]})
+
+
+def _named(known: Attacked) -> Named | None:
+    """Make an attack again of what its file says of it; None where that cannot be done."""
+    try:
+        return Named(known.attack, make_attack(known.settings), known.settings)
+    except UnlearunError:
+        return None
+
+
+def _content(source: Any) -> str:  # noqa: ANN401 - any source
+    path = source.get("path") if isinstance(source, Mapping) else source
+    if not isinstance(path, str):
+        return str(source)
+    file = find_asset(path) if not Path(path).exists() else Path(path)
+    return _digest(file.read_bytes().hex()) if file is not None and file.is_file() else path
 
 
 def _facts(victim: Victim) -> dict[str, Any]:

@@ -53,9 +53,11 @@ class Sample(Attack):
 
     def __init__(self, temperatures: Sequence[float] = (0.7, 1.0), samples: int = 8) -> None:
         check_bounds(samples=(samples, 1))
+        if not temperatures:
+            raise UnlearunError("temperatures is empty; name one, such as 1.0")
         if wrong := [one for one in temperatures if not 0 < one < float("inf")]:
             raise UnlearunError(f"a temperature is {wrong[0]}; it must be above 0 (0 is greedy, and no sample)")
-        self.temperatures = tuple(temperatures)
+        self.temperatures = tuple(dict.fromkeys(temperatures))
         self.samples = samples
 
     def run(self, victim: Victim) -> Outcome:

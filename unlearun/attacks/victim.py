@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,13 +18,17 @@ from unlearun.errors import UnlearunError
 from unlearun.kinds import check_kinds
 from unlearun.methods import UnlearningMethod
 from unlearun.models import Quantisation, load_model, load_tokenizer
-from unlearun.records import FORGET, Evaluation, as_forget, find, role_of
+from unlearun.records import FORGET, Evaluation, as_forget, find, mean_of, role_of, same_rows
 
 log = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=UnlearningMethod)
+# A whole model, or an adapter.
+WEIGHTS = ("*.safetensors", "*.gguf")
 # What membership attacks compare.
 COMPARED = (FORGET, "holdout")
+# Another processor, or precision, moves the mean of a metric by less.
+SAME = 0.02
 # What one forward over the rows' own answers gives.
 CHEAP = ("extraction_strength", "exact_memorization", "probability")
 
@@ -188,17 +192,59 @@ class Victim:
     def unlearned(self) -> Evaluation:
         """What is found without an attack; the forget set is called ``forget``."""
         known = self._unlearned
-        if known is not None and self._fits(known):
-            return as_forget(known, self.forget_set)
+        if known is not None and self._fits(known, self.plain_data.evaluated):
+            found = as_forget(known, self.forget_set)
+            if self._is_of_this_model(found):
+                return found
+            log.warning("%s is not the model that its run has evaluated at its end; it is measured anew", self.model)
+        return self.measured_anew()
+
+    def measured_anew(self) -> Evaluation:
+        """Measure the model without an attack, whatever is known of it; the forget set is called ``forget``."""
         log.info("measuring %s without an attack", self.model)
         return self.measure_fully(self.load(UnlearningMethod))
+
+    def _is_of_this_model(self, known: Evaluation) -> bool:
+        """Say whether an evaluation finds of the forget rows what the weights say, by one pass over them."""
+        data = self.datamodule(
+            evaluation={FORGET: self.forget_source()},
+            final_metrics=list(CHEAP),
+            retain_reference=None,
+            overlap="allow",
+            duplicates="allow",
+        )
+        now = self.measure(self.load(UnlearningMethod), data)
+        pairs = [(mean_of(one, column) for one in (known, now)) for column in CHEAP]
+        # a metric that the run did not measure is no sign of another model
+        return all(not abs(before - after) > SAME for before, after in pairs)
 
     @cached_property
     def start(self) -> Evaluation | None:
         """What was found before unlearning, on the same rows; None where that is not known."""
-        if self.given_start is None or not self._fits(self.given_start):
+        if self.given_start is None or not self._fits(self.given_start, [self.forget_set]):
             return None
         return as_forget(self.given_start, self.forget_set)
+
+    @cached_property
+    def said(self) -> dict[str, str]:
+        """What the model answers, without an attack, by the id of the row."""
+        known = _said(self.unlearned)
+        if len(known) == len(self.forget_examples):
+            return known
+        data = self.datamodule(
+            evaluation={FORGET: self.forget_source()},
+            final_metrics=["rouge"],
+            retain_reference=None,
+            overlap="allow",
+            duplicates="allow",
+        )
+        return _said(self.measure(self.load(UnlearningMethod), data))
+
+    @cached_property
+    def said_at_start(self) -> dict[str, str] | None:
+        """What the model before unlearning answers; None where that was not measured on all rows."""
+        known = {} if self.start is None else _said(self.start)
+        return known if len(known) == len(self.forget_examples) else None
 
     def instead(self, model: str) -> Victim:
         """Return another model with the data, the start and the settings of this one.
@@ -207,26 +253,28 @@ class Victim:
             model: A folder, a run folder or a hub id.
         """
         settings = (self.precision, self.dtype, self.trusted, self.seed, self.accelerator)
-        known = evaluations(Path(model))
-        return Victim(model, self.data, self.given_start, known[max(known)] if known else None, *settings)
+        return Victim(model, self.data, self.given_start, at_the_end(Path(model)), *settings)
 
     def digest(self) -> str:
         """Return 8 hexadecimal digits that change whenever the evaluated rows or the way they are asked do."""
         described = self.plain_data.describe()
         return digest([described["sets"], described["template"], str(self.data.get("retain"))])[:8]
 
-    def _fits(self, evaluation: Evaluation) -> bool:
-        """Say whether an evaluation is of the very rows that an attack will measure, asked in the same way."""
+    def _fits(self, evaluation: Evaluation, sets: Iterable[str]) -> bool:
+        """Say whether an evaluation is of the very rows of some sets, asked in the same way."""
         ours, theirs = self.plain_data.describe(), evaluation.fingerprint
-        wanted, found = ours["sets"].get(self.forget_set), (theirs.get("sets") or {}).get(self.forget_set)
-        same = ("rows", "digest", "template", "generation")
         return (
-            found is not None
-            and not found.get("partial")
-            and all(wanted.get(key) == found.get(key) for key in same)
+            all(same_rows(ours, theirs, name) for name in sets)
             and ours["template"] == theirs.get("template")
             and ours["tokenizer"] == theirs.get("tokenizer")
+            and ours["generation"] == theirs.get("generation")
         )
+
+
+def _said(evaluation: Evaluation) -> dict[str, str]:
+    """Return what was answered of the forget rows, as far as it was asked for."""
+    rows = evaluation.examples.get(FORGET, {})
+    return {key: str(row["generation"]) for key, row in rows.items() if row.get("generation") is not None}
 
 
 def read_victim(run: Path, precision: str | None = None) -> Victim:
@@ -239,40 +287,71 @@ def read_victim(run: Path, precision: str | None = None) -> Victim:
     Raises:
         UnlearunError: It is none, has not ended, or its data were Python objects.
     """
-    config = runs.read_config(run)
-    if config is None or not (run / "model").is_dir():
-        found = "does not exist" if not run.exists() else "has no config.yaml and model/"
-        raise UnlearunError(f"{run} {found}; attack takes the folder of a run that has ended, such as outputs/rmu/1")
-    data, method = config.get("data"), config.get("model") or {}
+    config = _config_of(run)
+    data, method = config.get("data"), config.get("model")
+    method = method if isinstance(method, Mapping) else {}
     if not isinstance(data, Mapping) or "<object" in str(data):
         raise UnlearunError(f"{run}: its config.yaml names no files of data, so they cannot be read again")
     if unknown := [key for key in data if key not in inspect.signature(UnlearningDataModule).parameters]:
         raise UnlearunError(
             f"{run}: its config.yaml has data.{unknown[0]}, which this version of unlearun does not know"
         )
-    settings = method.get("init_args") or {}
+    settings = method.get("init_args")
+    settings = settings if isinstance(settings, Mapping) else {}
     known = evaluations(run)
-    trainer = config.get("trainer") or {}
-    return Victim(
-        str(run / "model"),
-        data,
-        known.get(0) or _end_of(settings.get("model")),
-        known[max(known)] if known and max(known) > 0 else None,
-        precision or trainer.get("precision") or "32-true",
-        settings.get("dtype", "float32"),
-        bool(settings.get("trust_remote_code", False)),
-        int(config.get("seed_everything") or 0),
-        str(trainer.get("accelerator") or "auto"),
-    )
+    trainer = config.get("trainer")
+    trainer = trainer if isinstance(trainer, Mapping) else {}
+    seed = config.get("seed_everything")
+    try:
+        return Victim(
+            str(run / "model"),
+            data,
+            known.get(0) or _end_of(settings.get("model")),
+            at_the_end(run) if known and max(known) > 0 else None,
+            precision or trainer.get("precision") or "32-true",
+            settings.get("dtype", "float32"),
+            bool(settings.get("trust_remote_code", False)),
+            seed if isinstance(seed, int) else 0,
+            str(trainer.get("accelerator") or "auto"),
+        )
+    except UnlearunError as error:
+        raise UnlearunError(f"{run}: {error} (files of its config.yaml are looked for from {Path.cwd()})") from error
+
+
+def _config_of(run: Path) -> Mapping[str, Any]:
+    """Return what a run was made with, if it has ended and left a model."""
+    expected = "attack takes the folder of a run that has ended, such as outputs/rmu/1"
+    if not run.is_dir():
+        raise UnlearunError(f"{run} {'is no folder' if run.exists() else 'does not exist'}; {expected}")
+    if not (run / "config.yaml").is_file():
+        raise UnlearunError(f"{run} has no config.yaml; {expected}")
+    config = runs.read_config(run)
+    if config is None:
+        raise UnlearunError(f"{run / 'config.yaml'} is broken, or no mapping; {expected}")
+    if not any(file for pattern in WEIGHTS for file in (run / "model").glob(pattern)):
+        raise UnlearunError(
+            f"{run} has no weights in model/; {expected}, or make one of a checkpoint: "
+            f"unlearun export CHECKPOINT {run / 'model'}"
+        )
+    return config
 
 
 def _end_of(model: Any) -> Evaluation | None:  # noqa: ANN401 - any value of a config
     """Return what was found at the end of the run that made a model, where the next began unmeasured."""
     if not isinstance(model, str) or not Path(model).is_dir():
         return None
-    run = Path(model).parent if Path(model).name == "model" else Path(model)
+    return at_the_end(Path(model).parent if Path(model).name == "model" else Path(model))
+
+
+def at_the_end(run: Path) -> Evaluation | None:
+    """Return what was found at the end of a run; None where its last evaluation is not one of all metrics.
+
+    Args:
+        run: A run folder, or any other name of a model.
+    """
     known = evaluations(run)
-    return known[max(known)] if known else None
+    last = known[max(known)] if known else None
+    return last if last is not None and last.intervals else None
 
 
 def evaluations(run: Path) -> dict[int, Evaluation]:
@@ -281,5 +360,6 @@ def evaluations(run: Path) -> dict[int, Evaluation]:
     Args:
         run: A run folder, or any other name of a model.
     """
-    files = {int(file.stem.partition("=")[2]): file for file in (run / "eval").glob("step=*.json")}
+    named = [(file.stem.partition("=")[2], file) for file in (run / "eval").glob("step=*.json")]
+    files = {int(step): file for step, file in named if step.isdecimal()}
     return {step: Evaluation.read(file) for step, file in files.items() if step in (0, max(files))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ RESERVED = (
     *("continue_final_message", "tokenize", "padding", "truncation", "max_length", "return_tensors", "return_dict"),
     *("return_assistant_tokens_mask", "tokenizer_kwargs"),
 )
+PLACE = re.compile(r"\{[A-Za-z_]\w*\}")
 NOT_CONTINUED = {"prompt_template", "chat_template", "question_template", "prefill", "shots"}
 
 
@@ -63,6 +65,19 @@ class SetOptions:
         for name in ("prompt_template", "question_template"):
             if QUESTION not in getattr(self, name):
                 raise UnlearunError(f"{name} is {getattr(self, name)!r}; it must hold {{question}}")
+
+    def unfilled(self) -> list[str]:
+        """Say what stands in the templates as if it were filled in, and is not.
+
+        >>> SetOptions(prompt_template="{context} {question}").unfilled()
+        ['prompt_template has {context}, which nothing fills in; {question} alone is']
+        """
+        return [
+            f"{name} has {place}, which nothing fills in; {QUESTION} alone is"
+            for name in ("prompt_template", "question_template")
+            for place in dict.fromkeys(PLACE.findall(getattr(self, name)))
+            if place != QUESTION
+        ]
 
     def formatter(
         self,

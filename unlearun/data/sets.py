@@ -142,6 +142,8 @@ class RowSets:
                 items[name] = join_texts(items[name], where)
             if options.shots is not None:
                 self._shots[name] = self._read_shots(name, options.shots)
+        for said in dict.fromkeys(said for name in items for said in self.options[name].unfilled()):
+            self._say(said)
         self._check_duplicates(items)
         self._check_overlap(items)
         self._check_holdout(items)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -224,11 +225,15 @@ def _read_file(file: Path) -> list[Row]:
     parse = _parse_list if text.lstrip().startswith("[") else _parse_lines
     problems: list[str] = []
     rows: list[Row] = []
-    for line, value in parse(text, problems):
+    found = list(parse(text, problems))
+    on_line = Counter(line for line, _ in found)
+    for index, (line, value) in enumerate(found):
+        # a list may stand in one line, which would name no row
+        place = f"line {line}" if on_line[line] == 1 else f"line {line}, row {index}"
         if isinstance(value, dict):
-            rows.append(Row(value, f"{file}, line {line}"))
+            rows.append(Row(value, f"{file}, {place}"))
         else:
-            problems.append(f"line {line}: expected an object with keys, found {shown(value)}")
+            problems.append(f"{place}: expected an object with keys, found {shown(value)}")
     if problems:
         raise all_at_once(problems, str(file))
     return rows

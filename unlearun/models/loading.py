@@ -40,7 +40,7 @@ SAFELY = {"use_safetensors": True}
 TOLD = {"output_loading_info": True, "ignore_mismatched_sizes": True}
 OWN_TOKENIZER = ("tokenizer_config.json", "tokenizer.json", "config.json")
 # A hub id with a revision, and what is downloaded of it: weights that can be read safely, and what explains them.
-_PINNED = re.compile(r"(?P<id>[\w-][\w.-]*(?:/[\w.-]+)?)@(?P<revision>[\w.-]+)")
+_PINNED = re.compile(r"(?P<id>[\w-][\w.-]*(?:/[\w.-]+)?)@(?P<revision>[\w.-]+(?:/[\w.-]+)*)")
 WANTED_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "*.py"]
 TOKENIZER_FILES = (*OWN_TOKENIZER, ADAPTER_FILE)
 
@@ -104,8 +104,8 @@ def _snapshot(model: str, hub_id: str, revision: str) -> str:
 def hub_name(model: str) -> str:
     """Return the hub's name of a model without the revision, if it has one; any other name as it is.
 
-    >>> hub_name("org/tiny@4f2a"), hub_name("models/a@b/c")
-    ('org/tiny', 'models/a@b/c')
+    >>> hub_name("org/tiny@4f2a"), hub_name("org/tiny@refs/pr/1"), hub_name("org/models/a@b")
+    ('org/tiny', 'org/tiny', 'org/models/a@b')
     """
     pinned = None if Path(model).exists() else _PINNED.fullmatch(model)
     return pinned["id"] if pinned else model

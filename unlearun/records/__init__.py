@@ -3,15 +3,23 @@
 from unlearun.records.aggregates import auroc, harmonic_mean, kolmogorov_smirnov, privleak
 from unlearun.records.attacked import Attacked
 from unlearun.records.evaluation import Evaluation, role_of
-from unlearun.records.forget_rows import FORGET, as_forget, mean_of, of_rows, only
+from unlearun.records.forget_rows import FORGET, as_forget, mean_of, of_rows, only, same_rows
 from unlearun.records.meanings import better, meaning
 from unlearun.records.metric_faith import quantisation_faith, relearning_faith
-from unlearun.records.one_score import OneScore, one_score
+from unlearun.records.one_score import OneScore, one_score, other_rows
 from unlearun.records.published import read_records
 from unlearun.records.recovery import LEAST_FORGOTTEN, Recovery, recovery
 from unlearun.records.reference import check_fit, offers, read_reference
 from unlearun.records.results import Results, before_after, number, text_table
-from unlearun.records.robustness import Standing, Tried, judge_metrics, stand, with_golds
+from unlearun.records.robustness import (
+    Standing,
+    Tried,
+    best_layer,
+    judge_metrics,
+    other_attacks,
+    stand,
+    with_golds,
+)
 from unlearun.records.scores import ROUGE_COLUMNS, Score, mean, set_scores
 from unlearun.records.summary import AGGREGATES, ATTACKS, NEED_REFERENCE, find, summarise
 from unlearun.records.table import SetTable
@@ -35,6 +43,7 @@ __all__ = [
     "as_forget",
     "auroc",
     "before_after",
+    "best_layer",
     "better",
     "check_fit",
     "find",
@@ -49,6 +58,8 @@ __all__ = [
     "offers",
     "one_score",
     "only",
+    "other_attacks",
+    "other_rows",
     "privleak",
     "quantisation_faith",
     "read_records",
@@ -56,6 +67,7 @@ __all__ = [
     "recovery",
     "relearning_faith",
     "role_of",
+    "same_rows",
     "set_scores",
     "stand",
     "summarise",

@@ -29,6 +29,7 @@ class Attacked:
         curves: See `Outcome`.
         figures: See `Outcome`.
         skipped: See `Outcome`.
+        compared: See `Outcome`.
         seconds: How long it took.
     """
 
@@ -42,6 +43,7 @@ class Attacked:
     figures: dict[str, Any] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    compared: dict[str, dict[str, dict[str, dict[str, Any]]]] = field(default_factory=dict)
 
     def write(self, file: Path) -> None:
         """Write it as JSON, whole or not at all.

@@ -125,7 +125,10 @@ def read_json(file: Path) -> Any:  # noqa: ANN401 - any JSON value
     try:
         stored = json.loads(raw.decode("utf-8"))
     except ValueError as error:
-        raise UnlearunError(f"{file} is no JSON ({error}); expected the records of an evaluation") from error
+        raise UnlearunError(
+            f"{file} is no JSON ({error}); expected the records of an evaluation. One that was cut off is no "
+            "longer of use: remove it, and evaluate again"
+        ) from error
     except RecursionError as error:
         raise _too_deep(file) from error
     level = [stored]

@@ -1,12 +1,15 @@
 """Whether a metric can be trusted: does it see that knowledge was only hidden, and does it stay put when nothing is?
 
 Both take values of a metric that rises with knowledge; of one that falls with it, such as ``forget_quality``, give 1
-minus its value. Source: Dorna 2025, "OpenUnlearning" (2506.12618), its section on meta-evaluation.
+minus its value. Source: Dorna 2025, "OpenUnlearning" (2506.12618), its section on meta-evaluation, by way of others'
+notes on it, for its authors published no code of this part.
 """
 
 from __future__ import annotations
 
 import math
+
+LEAST_CHANGE = 0.01
 
 
 def relearning_faith(
@@ -23,15 +26,16 @@ def relearning_faith(
         unlearned_after: The same after relearning.
 
     Returns:
-        At most 1, the best; 1 where nothing came back; below 0 where the two moved apart.
+        0 to 1, the best; NaN where the metric of the unlearned model rose by less than 0.01, for then nothing is known.
+        That bound, and 0 where the retain model's fell, are ours.
 
     >>> relearning_faith(0.1, 0.2, 0.1, 0.5)
     0.25
     """
-    change = unlearned_after - unlearned_before
-    if math.isnan(change):
+    change, learnt = unlearned_after - unlearned_before, retain_after - retain_before
+    if math.isnan(learnt) or not change >= LEAST_CHANGE:
         return math.nan
-    return 1.0 if change <= 0 else min((retain_after - retain_before) / change, 1.0)
+    return max(0.0, min(learnt / change, 1.0))
 
 
 def quantisation_faith(before: float, after: float) -> float:

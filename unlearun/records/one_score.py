@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from unlearun.records.aggregates import harmonic_mean
-from unlearun.records.evaluation import Evaluation
+from unlearun.records.evaluation import Evaluation, role_of
+from unlearun.records.forget_rows import same_rows
 
 # Those that need no gradients.
 COMPARED_ATTACKS = ("mia", "mia_zlib", "mia_min_k", "mia_min_k_plus_plus")
@@ -19,8 +21,9 @@ class OneScore(NamedTuple):
 
     Attributes:
         memorization: Mem, the harmonic mean of 1 - ES, 1 - EM, 1 - probability of the paraphrase and
-            1 - p_c/(p_c + p_w): what `forget_quality` is too.
-        privacy: Priv, the harmonic mean of how near the AUROC of each membership attack comes to the retain model's.
+            1 - p_c/(p_c + p_w), as far as the rows have what they need: what `forget_quality` is too.
+        privacy: Priv, the harmonic mean of how near the AUROC of each membership attack, of those that both were
+            measured by, comes to the retain model's.
         utility: Util, the model utility and, where both have it, the fluency of the forget set, as shares of those at
             the start, at most 1; their harmonic mean.
         aggregate: Agg, the harmonic mean of the three.
@@ -36,11 +39,12 @@ def one_score(unlearned: Evaluation, start: Evaluation | None, retain: Evaluatio
     """Put what an evaluation says into one number.
 
     What privacy is made of, s = clip(1 - |AUC - AUC_retain| / AUC_retain, 0, 1), comes from a secondary transcription
-    of the paper; the authors' own may differ.
+    of the paper, a reconstruction by others; its authors published no formula, and their own may differ.
 
     Args:
         unlearned: Of the model that is judged.
-        start: Of the model before unlearning; None where it was not measured: utility, and so the whole, is unknown.
+        start: Of the model before unlearning; None where it was not measured: utility, and so the whole, is unknown, as
+            they are where it was measured on other rows.
         retain: Of a model that never saw the forget set; None where there is none: likewise privacy.
 
     Source: Dorna 2025, "OpenUnlearning" (2506.12618), its section on meta-evaluation and ranking of methods.
@@ -57,7 +61,7 @@ def privacy(unlearned: Evaluation, retain: Evaluation | None) -> float:
         unlearned: Of the model that is judged.
         retain: Of a model that never saw the forget set.
     """
-    if retain is None:
+    if retain is None or other_rows(unlearned, retain, ("forget", "holdout")):
         return math.nan
     near = []
     for attack in COMPARED_ATTACKS:
@@ -91,12 +95,27 @@ def utility(unlearned: Evaluation, start: Evaluation | None) -> float:
     """
     if start is None or start.parts.get("model_utility") != unlearned.parts.get("model_utility"):
         return math.nan
+    if other_rows(unlearned, start, ("retain", "utility")):
+        return math.nan
     shares = []
     for name in ("model_utility", "forget/fluency"):
         before, after = (one.summary.get(name, math.nan) for one in (start, unlearned))
         if name == "model_utility" or (name in start.summary and name in unlearned.summary):
             shares.append(min(1.0, after / before) if before > 0 and not math.isnan(after) else math.nan)
     return _harmonic(shares)
+
+
+def other_rows(first: Evaluation, second: Evaluation, roles: Sequence[str]) -> bool:
+    """Say whether two evaluations tell that sets which play a role in both are of other rows, or were asked otherwise.
+
+    Args:
+        first: The one.
+        second: The other.
+        roles: The roles that count.
+    """
+    ours, theirs = (one.fingerprint.get("sets") or {} for one in (first, second))
+    shared = [name for name in ours if name in theirs and role_of(name) in roles]
+    return any(not same_rows(first.fingerprint, second.fingerprint, name) for name in shared)
 
 
 def _harmonic(values: list[float]) -> float:

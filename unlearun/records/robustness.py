@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +13,29 @@ from unlearun.errors import UnlearunError
 from unlearun.files import write_whole
 from unlearun.records.attacked import Attacked, Curve
 from unlearun.records.evaluation import Evaluation, finite, read_json
-from unlearun.records.forget_rows import FORGET, of_rows
+from unlearun.records.forget_rows import FORGET, mean_of
 from unlearun.records.metric_faith import quantisation_faith, relearning_faith
-from unlearun.records.one_score import OneScore, one_score
-from unlearun.records.recovery import Recovery, recovery
+from unlearun.records.one_score import OneScore, one_score, utility
+from unlearun.records.recovery import LEAST_FORGOTTEN, Recovery, recovery
 
-# Of the values of an evaluation those that are judged, and whether they fall as knowledge rises.
+# Of the values of an evaluation those that are judged, and whether they fall as knowledge rises. The truth ratio is
+# taken as p_c/(p_c + p_w), which rises with knowledge all the way; what its mean makes of it does not.
 JUDGED = {
     "forget/extraction_strength": False,
     "forget/exact_memorization": False,
     "forget/probability": False,
     "forget/verbatim_memorization": False,
     "forget/rouge": False,
-    "forget/truth_ratio": True,
+    "forget/truth_ratio": False,
     "forget_quality": True,
     "mia": False,
     "mia_zlib": False,
     "mia_min_k": False,
     "mia_min_k_plus_plus": False,
 }
+ES, TRUTH_RATIO = "extraction_strength", "truth_ratio"
+# A model that has lost more is of no use, and tells nothing of a metric.
+LEAST_UTILITY = 0.8
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ class Standing:
         seconds: What each attack took.
         gold: The same of a model that never saw the forget set, attacked alike; None where there is none.
         metrics: R and Q of each metric: see `judge_metrics`; empty without such a model.
+        forgotten: By how much the extraction strength fell, start - unlearned; NaN where that is not known.
     """
 
     name: str
@@ -82,10 +87,17 @@ class Standing:
     seconds: dict[str, float] = field(default_factory=dict)
     gold: Standing | None = None
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    forgotten: float = math.nan
 
     @property
     def strongest(self) -> Tried | None:
-        """The way of a behavioural attack that brought back the largest share; None where no share is known."""
+        """The way of a behavioural attack that brought back the largest share.
+
+        None where no share is known, or the extraction strength fell by less than 0.05: of a model that has forgotten
+        nothing, a share of greedy answers that were lost says nothing.
+        """
+        if self.forgotten < LEAST_FORGOTTEN:
+            return None
         return strongest(one for one in self.tried if one.behavioural)
 
     @property
@@ -93,6 +105,19 @@ class Standing:
         """1 - the largest share that a behavioural attack brought back; NaN where none is known."""
         found = self.strongest
         return math.nan if found is None else 1 - found.main.share
+
+    @property
+    def carried_out(self) -> set[str]:
+        """The names of the behavioural attacks that could be carried out."""
+        return {one.attack for one in self.tried if one.behavioural}
+
+    def has_tried(self, attack: str) -> bool:
+        """Say whether an attack could be carried out, in one way at least.
+
+        Args:
+            attack: What it is called.
+        """
+        return any(one.attack == attack for one in self.tried)
 
     def of_attack(self, attack: str) -> Tried | None:
         """Return the strongest way of an attack, or None where no share is known.
@@ -119,6 +144,7 @@ class Standing:
             "seconds": self.seconds,
             "gold": None if self.gold is None else self.gold.to_json(),
             "metrics": self.metrics,
+            "forgotten": self.forgotten,
         }
         return finite(plain)
 
@@ -153,6 +179,35 @@ def strongest(tried: Iterable[Tried]) -> Tried | None:
     return max(known, key=lambda one: (one.main.share, _known(one.beside.share)), default=None)
 
 
+def best_layer(values: Sequence[float]) -> tuple[int, float]:
+    """Return the layer with the highest value, and the value; layers that have none, of a broken model, do not count.
+
+    Args:
+        values: One a layer.
+
+    >>> best_layer([0.1, 0.4, 0.2])
+    (1, 0.4)
+    """
+    known = [-1.0 if value is None or math.isnan(value) else value for value in values]
+    layer = max(range(len(known)), key=lambda at: known[at])
+    return layer, known[layer] if known[layer] >= 0 else math.nan
+
+
+def other_attacks(standings: Sequence[Standing]) -> str:
+    """Say that models did not go through the same attacks, so that their robustness cannot be compared; else nothing.
+
+    Args:
+        standings: The models, retain models among them.
+    """
+    tried = {one.name: one.carried_out for one in standings}
+    every = set().union(*tried.values())
+    short = {name: sorted(every - found) for name, found in tried.items() if every - found}
+    if not short:
+        return ""
+    said = "; ".join(f"{name} without {', '.join(lacking)}" for name, lacking in short.items())
+    return f"Not all went through the same attacks, so do not compare how robust they are: {said}."
+
+
 def stand(
     name: str,
     method: str,
@@ -177,7 +232,9 @@ def stand(
     for attack in attacks:
         for variant, found in attack.variants.items():
             rows = found.examples.get(FORGET, {})
-            main, beside = (recovery(before, after, rows, column) for column in attack.measured)
+            sides = attack.compared.get(variant, {"start": before, "unlearned": after})
+            known, plain = sides.get("start", {}), sides.get("unlearned", {})
+            main, beside = (recovery(known, plain, rows, column) for column in attack.measured)
             curve = attack.curves.get(variant, [])
             tried.append(Tried(attack.attack, variant, attack.behavioural, attack.measured, main, beside, curve))
     return Standing(
@@ -188,6 +245,7 @@ def stand(
         {attack.attack: attack.figures for attack in attacks if attack.figures},
         {f"{attack.attack}, {what}": why for attack in attacks for what, why in attack.skipped.items()},
         {attack.attack: attack.seconds for attack in attacks},
+        forgotten=math.nan if start is None else mean_of(start, ES) - mean_of(unlearned, ES),
     )
 
 
@@ -197,53 +255,82 @@ def with_golds(standings: Sequence[Standing]) -> list[Standing]:
     Args:
         standings: One a model.
     """
-    golds: list[Standing] = []
+    golds: dict[str, Standing] = {}
     for one in standings:
-        if one.gold is not None and all(one.gold.to_json() != other.to_json() for other in golds):
-            golds.append(one.gold)
-    return [*standings, *golds]
+        if one.gold is not None and all(one.gold.to_json() != other.to_json() for other in golds.values()):
+            golds[one.name] = one.gold
+    if len(golds) > 1:  # measured on other data, or attacked otherwise
+        return [*standings, *(replace(gold, name=f"{gold.name} of {name}") for name, gold in golds.items())]
+    return [*standings, *golds.values()]
 
 
 def judge_metrics(
-    attacks: Sequence[Attacked], unlearned: Evaluation, gold_attacks: Sequence[Attacked], gold: Evaluation
+    attacks: Sequence[Attacked],
+    unlearned: Evaluation,
+    gold_attacks: Sequence[Attacked],
+    gold: Evaluation,
+    start: Evaluation | None = None,
 ) -> dict[str, dict[str, float]]:
     """Judge metrics by what relearning and quantisation do to them.
+
+    A metric is judged on models alone that it takes for unlearned, and that are still of use: on others it claims
+    nothing that could turn out to be wrong.
 
     Args:
         attacks: What attacks on an unlearned model have found.
         unlearned: What was found of it without an attack.
         gold_attacks: What the same attacks on a model that never saw the forget set have found.
         gold: What was found of that without an attack.
+        start: What was found before unlearning; None if it is not known: then nothing is left out.
 
     Returns:
-        For each metric R, the least of all ways of relearning on forget rows, and Q, the least of all quantisations, as
-        far as they were tried; see `relearning_faith` and `quantisation_faith`.
+        For each metric R, where the model has learnt all forget rows again (`Relearn` with a share of 1), and Q, where
+        its weights were rounded to 4 bits (NF4); see `relearning_faith` and `quantisation_faith`. Nothing where a fifth
+        of the model's utility is gone, nor of a metric that is nearer to the start than to the gold.
     """
+    if utility(unlearned, start) < LEAST_UTILITY:
+        return {}
     judged: dict[str, dict[str, float]] = {}
+    claims = {metric for metric in JUDGED if _calls_forgotten(metric, unlearned, gold, start)}
     theirs = {(one.attack, variant): found for one in gold_attacks for variant, found in one.variants.items()}
     for attack in attacks:
-        kind = str(attack.settings.get("class_path", "")).rpartition(".")[2]
         for variant, found in attack.variants.items():
-            kept = {*found.examples.get(FORGET, {})}
-            before, gold_before = (of_rows(one, kept) for one in (unlearned, gold))
+            judges = _judges(attack, variant)
             gold_found = theirs.get((attack.attack, variant))
-            for metric in JUDGED:
-                sides = [_knowledge(one, metric) for one in (before, found)]
-                if kind == "Quantise":
-                    _lower(judged, metric, "Q", quantisation_faith(*sides))
-                elif kind == "Relearn" and "forget rows" in variant and gold_found is not None:
-                    golds = [_knowledge(one, metric) for one in (gold_before, gold_found)]
-                    _lower(judged, metric, "R", relearning_faith(golds[0], golds[1], sides[0], sides[1]))
+            for metric in JUDGED if judges else ():
+                before, after = (_knowledge(one, metric) for one in (unlearned, found))
+                value = math.nan
+                if judges == "Q":
+                    value = quantisation_faith(before, after)
+                elif gold_found is not None:
+                    value = relearning_faith(_knowledge(gold, metric), _knowledge(gold_found, metric), before, after)
+                if metric in claims and not math.isnan(value):
+                    judged.setdefault(metric, {}).setdefault(judges, value)
     return judged
 
 
-def _lower(judged: dict[str, dict[str, float]], metric: str, name: str, value: float) -> None:
-    if not math.isnan(value):
-        values = judged.setdefault(metric, {})
-        values[name] = min(value, values.get(name, value))
+def _judges(attack: Attacked, variant: str) -> str:
+    """Say whether a way of an attack is what R or Q is made of; empty for neither."""
+    kind = str(attack.settings.get("class_path", "")).rpartition(".")[2]
+    share = (attack.settings.get("init_args") or {}).get("share")
+    if kind == "Relearn" and share == 1 and "forget rows" in variant:
+        return "R"
+    return "Q" if kind == "Quantise" and variant == "nf4" else ""
+
+
+def _calls_forgotten(metric: str, unlearned: Evaluation, gold: Evaluation, start: Evaluation | None) -> bool:
+    """Say whether a model is nearer to one that never knew than to the one before, by a metric."""
+    if start is None:
+        return True
+    value, aim, before = (_knowledge(one, metric) for one in (unlearned, gold, start))
+    return not abs(value - before) < abs(value - aim)
 
 
 def _knowledge(evaluation: Evaluation, metric: str) -> float:
+    if metric == "forget/truth_ratio":
+        rows = evaluation.examples.get(FORGET, {}).values()
+        ratios = [float(row[TRUTH_RATIO]) for row in rows if row.get(TRUTH_RATIO) is not None]
+        return sum(1 / (1 + ratio) for ratio in ratios) / len(ratios) if ratios else math.nan
     value = evaluation.summary.get(metric, math.nan)
     return 1 - value if JUDGED[metric] else value
 
@@ -276,6 +363,7 @@ def _of_json(stored: Mapping[str, Any]) -> Standing:
         dict(stored["seconds"]),
         None if gold is None else _of_json(gold),
         dict(stored["metrics"]),
+        _number(stored["forgotten"]),
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from unlearun.records import Recovery, Standing, Tried, with_golds
+from unlearun.records import Recovery, Standing, Tried, best_layer, other_attacks, with_golds
 from unlearun.report.reported_run import ReportedRun
 from unlearun.report.values import Value
 
@@ -22,11 +23,15 @@ SCORES = {
     "utility": "Util",
     "aggregate": "Agg",
 }
+LOOKED = {
+    "lens": "the answers read through the final norm and the head have a mean probability of at most",
+    "probe": "a line tells true from wrong answers with an accuracy of at most",
+}
 SAID = (
     "Mem is forget_quality. Priv is how near the AUROC of each membership attack comes to the retain model's, "
-    "clip(1 - |AUC - AUC_retain| / AUC_retain, 0, 1), which is known from a secondary transcription of its paper "
-    "(2506.12618). Util is model_utility as a share of the start's. Agg is the harmonic mean of the three. Robustness "
-    "is 1 - the largest share of what was forgotten that an attack brought back."
+    "clip(1 - |AUC - AUC_retain| / AUC_retain, 0, 1), a formula out of a secondary transcription, for the authors of "
+    "the score (2506.12618) published none. Util is model_utility as a share of the start's. Agg is the harmonic mean "
+    "of the three. Robustness is 1 - the largest share of what was forgotten that an attack brought back."
 )
 
 
@@ -115,6 +120,8 @@ def weakest(standing: Standing) -> str:
     one = standing.strongest
     if one is None:
         return ""
+    if one.main.share == 0:
+        return "nothing came back"
     gold = _of_gold(standing, one)
     yardstick = "" if math.isnan(gold) else f"; of the retain model, {gold:.0%}"
     return f"{one.attack}, {one.variant}: {one.main.share:.0%} came back{yardstick}"
@@ -130,6 +137,7 @@ def standing_rows(standings: list[Standing]) -> tuple[list[str], list[StandingRo
         The names of the attacks, and a row a model.
     """
     rows = with_golds(standings)
+    uneven = bool(other_attacks(standings))
     attacks = list(dict.fromkeys(one.attack for row in rows for one in row.tried if one.behavioural))
     best = {
         words: max((value for value in values if not math.isnan(value)), default=math.nan)
@@ -142,6 +150,8 @@ def standing_rows(standings: list[Standing]) -> tuple[list[str], list[StandingRo
     for row in rows:
         own = {"highest Agg": row.score.aggregate, "most robust": row.robustness}
         leads = [words for words, value in own.items() if value == best[words] and len(standings) > 1]
+        if uneven and "most robust" in leads:  # of other attacks
+            leads.remove("most robust")
         shares = [row.of_attack(attack) for attack in attacks]
         found.append(
             StandingRow(
@@ -149,7 +159,10 @@ def standing_rows(standings: list[Standing]) -> tuple[list[str], list[StandingRo
                 [Value(value) for value in row.score],
                 Value(row.robustness),
                 weakest(row),
-                [None if one is None else _share(one.main) for one in shares],
+                [
+                    (Value(math.nan) if row.has_tried(attack) else None) if one is None else _share(one.main)
+                    for attack, one in zip(attacks, shares, strict=True)
+                ],
                 ", ".join(leads if row in standings else []),
             )
         )
@@ -169,11 +182,33 @@ def came_back(run: ReportedRun) -> str | None:
     gold = _of_gold(standing, one)
     if one.main.share < gold + APART:
         return None
-    return (
-        f"Comes back: {one.attack} ({one.variant}) brought back {one.main.share:.0%} of what was forgotten"
-        f"{'' if math.isnan(gold) else f', where a model that never knew it gives {gold:.0%}'}. It was hidden, not "
-        "removed."
+    beside = (
+        "" if math.isnan(gold) else f", where a model that never knew it gives {gold:.0%}: it was hidden, not removed"
     )
+    return f"Comes back: {one.attack} ({one.variant}) brought back {one.main.share:.0%} of what was forgotten{beside}."
+
+
+def looked_into(standings: Sequence[Standing]) -> list[str]:
+    """Say, a line each, what attacks that only look have found; the retain model beside.
+
+    Args:
+        standings: One a model.
+    """
+    lines = []
+    for row in standings:
+        for attack, figures in row.figures.items():
+            theirs = {} if row.gold is None else row.gold.figures.get(attack, {})
+            for name, said in LOOKED.items():
+                if isinstance(values := figures.get(name), list) and values:
+                    layer, best = best_layer(values)
+                    gold = theirs.get(name)
+                    beside = (
+                        f"; of the retain model, {best_layer(gold)[1]:.2f}" if isinstance(gold, list) and gold else ""
+                    )
+                    lines.append(
+                        f"{row.name}: {attack}, {said} {best:.2f} at layer {layer + 1} of {len(values)}{beside}"
+                    )
+    return lines
 
 
 def _of_gold(standing: Standing, one: Tried) -> float:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from unlearun.report.attacks import SAID, SCORES, standing_rows, ways
+from unlearun.records import other_attacks
+from unlearun.report.attacks import SAID, SCORES, looked_into, standing_rows, ways
 from unlearun.report.cells import plain_cell
 from unlearun.report.contents import example_sets, lead, run_rows
 from unlearun.report.facts import config_differences, data_sets, facts, flat
@@ -83,18 +84,20 @@ def _attacks(run: ReportedRun) -> list[str]:
     header = ["attack", "measured by", "without", "with", "share that came back", "in the retain model"]
     values = table([*scores], [[shown(Value(value)) for value in scores.values()]])
     skipped = [f"- not tried: {plain_cell(f'{what}: {why}')}" for what, why in run.standing.skipped.items()]
-    return ["## Is it really gone?", values, table(header, rows), SAID, "\n".join(skipped)]
+    looked = [f"- {plain_cell(line)}" for line in looked_into([run.standing])]
+    return ["## Is it really gone?", values, table(header, rows), SAID, "\n".join([*looked, *skipped])]
 
 
 def _standings(runs: list[ReportedRun]) -> list[str]:
-    attacks, rows = standing_rows([run.standing for run in runs if run.standing])
+    standings = [run.standing for run in runs if run.standing]
+    attacks, rows = standing_rows(standings)
     if not rows:
         return []
     header = ["model", *SCORES.values(), "robustness", *attacks, "weakest against"]
     cells = [
         [row.name, *(shown(value) for value in (*row.scores, row.robustness, *row.shares)), row.weakest] for row in rows
     ]
-    return ["## Is it really gone?", table(header, cells), SAID]
+    return ["## Is it really gone?", table(header, cells), SAID, other_attacks(standings)]
 
 
 def shown(value: Value | None) -> str:

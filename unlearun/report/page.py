@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import yaml
 
-from unlearun.records import number
-from unlearun.report.attacks import SAID, standing_rows, ways, weakest
+from unlearun.records import number, other_attacks
+from unlearun.report.attacks import SAID, looked_into, standing_rows, ways, weakest
 from unlearun.report.contents import example_sets, lead, run_rows
 from unlearun.report.facts import config_differences, data_sets, facts, flat, short_model
 from unlearun.report.findings import findings, findings_together
@@ -66,6 +66,7 @@ def run_page(run: ReportedRun) -> str:
         ways=ways(run.standing) if run.standing else [],
         weakest=weakest(run.standing) if run.standing else "",
         said=SAID,
+        looked=looked_into([run.standing]) if run.standing else [],
         headline=[by_name[name] for name in HEADLINE if name in by_name][:CARDS],
         lines=main_lines(found),
         compared=run.comparable,
@@ -106,6 +107,7 @@ def comparison_page(runs: list[ReportedRun]) -> str:
         attacks=attacks,
         standings=standing,
         said=SAID,
+        uneven=other_attacks(standings),
         pictures=pictures_of_runs(runs),
         compared=all(run.comparable for run in runs),
         differences=config_differences([flat(run.config) for run in runs]),

@@ -1,0 +1,90 @@
+"""Give the beginning of an answer away, and let the model finish it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from unlearun.attacks.base import Attack, Outcome
+from unlearun.attacks.victim import Victim
+from unlearun.errors import UnlearunError, check_bounds
+from unlearun.methods import UnlearningMethod
+from unlearun.metrics import ROUGE, VerbatimMemorization
+from unlearun.records import FORGET, only
+
+METRICS = ("verbatim_memorization", "rouge")
+
+
+class GiveAway(Attack):
+    """Gives away the first tokens of each answer, and has the model say the rest.
+
+    It is measured by the share of rows of which the rest is said word for word, and by the ROUGE-L recall of the rest.
+    What is compared is the same rest in what the model says, and said before unlearning, when nothing is given away.
+    Teacher-forced metrics would not do: they give away every token but the last already, so that extraction strength
+    is the same with and without an attack, but for the length that it is divided by.
+
+    Args:
+        tokens: How many tokens are given away; a way of its own each. At least one of an answer always stays.
+
+    Raises:
+        UnlearunError: There are no numbers, or one is not above 0.
+    """
+
+    measured: ClassVar[tuple[str, str]] = ("verbatim_memorization", "rougeL_recall")
+
+    def __init__(self, tokens: Sequence[int] = (1, 2, 4)) -> None:
+        if not tokens:
+            raise UnlearunError("tokens is empty; say how many tokens of an answer are given away, such as 4")
+        check_bounds(**{f"tokens[{at}]": (count, 1) for at, count in enumerate(tokens)})
+        self.tokens = tuple(dict.fromkeys(tokens))
+
+    def run(self, victim: Victim) -> Outcome:
+        """See `Attack`."""
+        outcome = Outcome()
+        if any(example.item.question is None for example in victim.forget_examples):
+            outcome.skipped["all"] = "the rows are plain text, of which the beginning is given away in any case"
+            return outcome
+        names = {f"{FORGET}_{count}": f"given {count} token{'s' if count > 1 else ''}" for count in self.tokens}
+        data = victim.datamodule(
+            evaluation={
+                name: victim.forget_source(given_tokens=count) for name, count in zip(names, self.tokens, strict=True)
+            },
+            final_metrics=list(METRICS),
+            retain_reference=None,
+            overlap="allow",
+            duplicates="allow",
+        )
+        found = victim.measure(victim.load(UnlearningMethod), data)
+        said = {"unlearned": victim.said, "start": victim.said_at_start}
+        for name, way in names.items():
+            outcome.variants[way] = only(found, name)
+            rest = {key: str(row["answer"]) for key, row in found.examples[name].items()}
+            outcome.compared[way] = {
+                side: of_the_rest(texts, rest) for side, texts in said.items() if texts is not None
+            }
+        return outcome
+
+
+def of_the_rest(said: Mapping[str, str], rest: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Say how much of the rest of an answer stands at the end of what a model says when nothing is given away.
+
+    Args:
+        said: What it says, by row.
+        rest: What is left of the answer, by row.
+
+    Returns:
+        For each row whether what is said ends with the rest, and the ROUGE-L recall of the rest.
+
+    >>> of_the_rest({"0": "She was born in Oslo."}, {"0": "in Oslo."})
+    {'0': {'verbatim_memorization': 1.0, 'rougeL_recall': 1.0}}
+    """
+    keys = [key for key in rest if key in said]
+    texts, answers = [said[key] for key in keys], [rest[key] for key in keys]
+    ended = [text.strip()[-len(answer.strip()) :] for text, answer in zip(texts, answers, strict=True)]
+    exact = VerbatimMemorization().measure(ended, answers)[:, 0].tolist()
+    rouge = ROUGE()
+    recall = rouge.measure(texts, answers)[:, rouge.columns.index("rougeL_recall")].tolist()
+    return {
+        key: {"verbatim_memorization": hit, "rougeL_recall": value}
+        for key, hit, value in zip(keys, exact, recall, strict=True)
+    }
