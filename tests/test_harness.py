@@ -69,7 +69,7 @@ def test_a_task_gives_what_log_probs_give_by_hand(task, tmp_path, capsys):
     assert main([*arguments, "--output", "found/results.json"]) == 0
     found = json.loads((tmp_path / "found" / "results.json").read_text())
     for name in ("pocket", "pocket-gold"):
-        assert found[name]["capitals"]["acc"] == pytest.approx(accuracy(name, task))
+        assert found[name]["capitals"]["metrics"]["acc"] == pytest.approx(accuracy(name, task))
     title, _, line = capsys.readouterr().out.splitlines()[:3]
     assert title.split() == ["pocket", "pocket-gold"]
     assert line.startswith("capitals acc")
@@ -81,8 +81,21 @@ def test_the_results_of_a_run_stand_in_its_folder(task, tmp_path):
     load_model("pocket").save_pretrained(run / "model")
     load_tokenizer("pocket").save_pretrained(run / "model")
     (run / "config.yaml").write_text("seed_everything: 0\n")
-    assert main(["lm-eval", str(run), "--tasks", "capitals", "--include_path", "tasks", "--limit", "2"]) == 0
-    assert set(json.loads((run / "lm_eval.json").read_text())) == {"capitals"}
+    command = ["lm-eval", str(run), "--include_path", "tasks", "--tasks"]
+    assert main([*command, "capitals", "--limit", "2"]) == 0
+    found = json.loads((run / "lm_eval.json").read_text())
+    assert set(found) == {"capitals"}
+    assert found["capitals"]["metrics"]["questions"] == 2
+    assert found["capitals"]["settings"]["limit"] == 2
+    # Another task is put beside it, and the same one with other settings in its place.
+    other = (tmp_path / "tasks" / "capitals.yaml").read_text().replace("task: capitals", "task: towns")
+    (tmp_path / "tasks" / "towns.yaml").write_text(other)
+    assert main([*command, "towns", "--num_fewshot", "1"]) == 0
+    found = json.loads((run / "lm_eval.json").read_text())
+    assert set(found) == {"capitals", "towns"}
+    assert found["towns"]["settings"]["num_fewshot"] == 1
+    assert main([*command, "capitals"]) == 0
+    assert json.loads((run / "lm_eval.json").read_text())["capitals"]["metrics"]["questions"] == len(task)
 
 
 @needs_it
@@ -107,6 +120,26 @@ def test_data_that_cannot_be_had_are_said(task, tmp_path, capsys):
     (tmp_path / "rows.jsonl").unlink()
     assert main(["lm-eval", "pocket", "--tasks", "capitals", "--include_path", "tasks"]) == 2
     assert "lm-eval could not run capitals on pocket (" in capsys.readouterr().err
+
+
+@needs_it
+def test_examples_that_there_are_not_are_said_and_a_broken_neighbour_is_left_alone(task, tmp_path, capfd):
+    command = ["lm-eval", "pocket", "--tasks", "capitals", "--include_path", "tasks"]
+    assert main([*command, "--num_fewshot", "40"]) == 2
+    said = capfd.readouterr().err
+    assert "it has fewer questions than --num_fewshot asks for" in said
+    assert "not a git repository" not in said
+    (tmp_path / "tasks" / "broken.yaml").write_text("a: [b")
+    assert main([*command, "--limit", "1"]) == 0  # it is none of the tasks that are asked for
+
+
+@needs_it
+def test_another_tokenizer_is_an_option_and_its_advice_too(task, tmp_path, capsys):
+    load_model("pocket").save_pretrained(tmp_path / "bare")
+    command = ["lm-eval", "bare", "--tasks", "capitals", "--include_path", "tasks"]
+    assert main(command) == 2
+    assert "name one that does with --tokenizer" in capsys.readouterr().err
+    assert main([*command, "--tokenizer", "pocket", "--limit", "1"]) == 0
 
 
 def test_without_the_package_it_says_what_to_install(monkeypatch, capsys):

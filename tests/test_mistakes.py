@@ -125,7 +125,7 @@ DATA = [
     Mistake(
         "rows in both sets",
         lambda p: p.fit("--data.forget", p.rows([*FORGET, RETAIN[0]]), "--data.overlap", "error"),
-        ("1 rows stand in both forget and retain (first: rows.json, line 1)", "remove them from one"),
+        ("1 row stands in both forget and retain (first: rows.json, line 1)", "remove them from one"),
     ),
     Mistake(
         "no holdout for what needs one",

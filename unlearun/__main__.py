@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -42,7 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _dispatch(given)
+        status = _dispatch(given)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # who reads has stopped reading, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except UnlearunError as error:
         sys.stderr.write(f"unlearun: error: {error}\n")
         return error.status

@@ -6,7 +6,8 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from unlearun.records import number, text_table
 
 FILE = "lm_eval.json"
 INSTALL = "lm-eval needs the package lm-eval; pip install 'unlearun[lm-eval]'"
+QUESTIONS = "questions"
 BOOTSTRAPS = 100  # of metrics whose standard error has no formula; with 0 none has one
 TELLING = ("limit", "num_fewshot", "dtype", "chat", "batch_size", "random_seed")
 KINDS = ("float32", "bfloat16", "float16")
@@ -146,15 +148,15 @@ def evaluate(
     manager = _find_tasks(tasks, include)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        words = load_tokenizer(tokenizer or model, trusted)
         loaded = load_model(model, dtype, trusted=trusted).eval().to(device)
+        words = load_tokenizer(tokenizer or model, trusted)
     except UnlearunError as error:  # which speaks of the options of fit
         said = str(error).replace("--model.trust_remote_code true", "--trust_remote_code")
         raise UnlearunError(said.replace("--model.tokenizer", "--tokenizer")) from error
     batch_size = settings.pop("batch_size")
     wrapped = HFLM(pretrained=loaded, tokenizer=words, batch_size=batch_size, device=device)
     try:
-        with hub_or_cache():
+        with hub_or_cache(), _without_git():
             results: Any = simple_evaluate(
                 wrapped,
                 tasks=list(tasks),
@@ -167,10 +169,37 @@ def evaluate(
     except Exception as error:  # a task may need the network, or a package of its own
         reason = (str(error).strip() or "no message").splitlines()[0]
         raise UnlearunError(
-            f"lm-eval could not run {', '.join(tasks)} on {model} ({type(error).__name__}: {reason}); its data come "
-            "from the Hugging Face hub, unless a task of --include_path says otherwise"
+            f"lm-eval could not run {', '.join(tasks)} on {model} ({type(error).__name__}: {reason}); {_advice(error)}"
         ) from error
-    return {task: _numbers(values) for task, values in results["results"].items()}
+    asked = results.get("n-samples") or {}
+    return {
+        task: _numbers(values) | ({QUESTIONS: float(asked[task]["effective"])} if task in asked else {})
+        for task, values in results["results"].items()
+    }
+
+
+@contextmanager
+def _without_git() -> Iterator[None]:
+    """Keep lm-eval from asking git for the commit of the current folder, which complains where there is none."""
+    from lm_eval import evaluator
+
+    known = getattr(evaluator, "get_git_commit_hash", None)
+    if known is not None:
+        evaluator.get_git_commit_hash = lambda: None
+    try:
+        yield
+    finally:
+        if known is not None:
+            evaluator.get_git_commit_hash = known
+
+
+def _advice(error: Exception) -> str:
+    """Say what may help against what a task has failed at."""
+    if isinstance(error, ImportError):
+        return "install what the task needs"
+    if "sample" in str(error).lower():
+        return "it has fewer questions than --num_fewshot asks for, which are not the one that is asked: lower it"
+    return "check its YAML if it is your own; the data of others come from the Hugging Face hub, or out of its cache"
 
 
 def _find_tasks(tasks: Sequence[str], include: Path | None) -> Any:  # noqa: ANN401 - lm-eval has no types
@@ -198,6 +227,8 @@ def results_table(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str
                       gpt2
     -------  -------------
     arc acc  0.250 ± 0.010
+    <BLANKLINE>
+    ± is one standard error over the questions
     """
     rows: dict[tuple[str, str], list[str]] = {}
     for at, results in enumerate(found.values()):
@@ -206,8 +237,11 @@ def results_table(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str
                 if not metric.endswith("_stderr"):
                     error = values.get(f"{metric}_stderr")
                     said = number(value) if error is None else f"{number(value)} \N{PLUS-MINUS SIGN} {number(error)}"
+                    said = f"{value:.0f}" if metric == QUESTIONS else said
                     rows.setdefault((task, metric), [""] * len(found))[at] = said
-    return text_table(["", *found], [[f"{task} {metric}", *cells] for (task, metric), cells in rows.items()])
+    table = text_table(["", *found], [[f"{task} {metric}", *cells] for (task, metric), cells in rows.items()])
+    errors = any(name.endswith("_stderr") for one in found.values() for values in one.values() for name in values)
+    return f"{table}\n\n\N{PLUS-MINUS SIGN} is one standard error over the questions" if errors else table
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:

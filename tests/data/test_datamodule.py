@@ -117,7 +117,7 @@ def test_rows_in_both_sets_are_warned_about(caplog):
 
 def test_rows_in_both_sets_can_be_an_error_or_allowed(caplog):
     sources = (FORGET, [*RETAIN, FORGET[0]])
-    with pytest.raises(UnlearunError, match="1 rows stand in both"):
+    with pytest.raises(UnlearunError, match="1 row stands in both"):
         UnlearningDataModule(*sources, overlap="error").read()
     UnlearningDataModule(*sources, overlap="allow").read()
     assert not caplog.text

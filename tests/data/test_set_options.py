@@ -195,7 +195,7 @@ def test_what_continues_has_no_template(more):
 
 
 def test_questions_are_not_joined_and_texts_are_no_shots(folder):
-    with pytest.raises(UnlearunError, match=r"line 1 has a question; joined: true takes plain texts alone"):
+    with pytest.raises(UnlearunError, match=r"row 0 has a question; joined: true takes plain texts alone"):
         UnlearningDataModule(forget={"path": str(folder / "forget.json"), "joined": True}, retain=RETAIN).read()
     source = {"path": str(folder / "forget.json"), "shots": str(folder / "texts.json")}
     with pytest.raises(UnlearunError, match=r"the shots of the forget set: .*texts.json.* has no question"):

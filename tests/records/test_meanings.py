@@ -63,7 +63,7 @@ def test_an_area_under_half_is_over_unlearning(attack):
     assert meaning(attack, 0.31) == "over-unlearned, the members look less familiar than strangers"
     assert meaning(attack, 0.31, (0.2, 0.4)) == meaning(attack, 0.31)
     assert meaning(attack, 0.7) == "the members are recognised"
-    assert meaning(attack, 1.0) == "fully remembered"
+    assert meaning(attack, 1.0) == "nearly all members are recognised"
 
 
 @pytest.mark.parametrize(

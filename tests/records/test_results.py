@@ -81,7 +81,7 @@ def test_intervals_and_parts_are_kept_and_printed():
     lines = str(results).split("\n")
     assert lines[0].split() == ["value", "95%", "interval", "better", "meaning"]
     assert "0.250 to 0.750" in lines[2]
-    assert "not told from a model that never saw the data" in lines[3]
+    assert "its truth ratios are not told apart" in lines[3]
     assert "nan" in lines[4]
     assert "some records hold no number" in lines[4]
     assert lines[6].startswith("model_utility: harmonic mean of set_0/probability, set_1/probability")

@@ -10,9 +10,11 @@ from conftest import FORGET, RETAIN, make_tokenizer
 from report_runs import bad_run, evaluation, good_run, make_run
 
 from unlearun.data import UnlearningDataModule
+from unlearun.records import summarise
 from unlearun.report.contents import run_rows
 from unlearun.report.facts import facts
 from unlearun.report.findings import findings, findings_together
+from unlearun.report.page import run_page
 from unlearun.report.reported_run import read_runs
 
 
@@ -35,6 +37,35 @@ def test_a_collapse_comes_first_and_over_unlearning_is_no_success(tmp_path):
 def test_what_is_still_remembered_is_said(tmp_path):
     (found,) = of(evaluation(0, 0.95, 0.95), evaluation(5, 0.9, 0.95), folder=tmp_path)
     assert found.startswith("Still remembered: mia is 1.")
+
+
+def test_where_nothing_was_forgotten_it_is_said_though_nothing_was_attacked(tmp_path):
+    """Without a holdout set there is no mia that could tell."""
+    start, end = evaluation(0, 0.95, 0.95), evaluation(5, 0.95, 0.95)
+    for one in (start, end):
+        del one.examples["holdout"]
+        summarise(one)
+    (found,) = of(start, end, folder=tmp_path)
+    assert found.startswith("Not forgotten: nothing has clearly changed (forget_quality ")
+    folder = tmp_path / "npo" / "1"
+    page = run_page(read_runs([folder])[0])
+    assert "Nothing to warn of" not in page
+
+
+def test_a_model_that_never_knew_has_forgotten_nothing(tmp_path):
+    start, end = evaluation(0, 0.05, 0.95), evaluation(5, 0.05, 0.95)
+    for one in (start, end):
+        one.summary["forget_quality"] = 0.995
+    found = of(start, end, folder=tmp_path)
+    assert found[0].startswith("Not known before: at step 0 forget_quality is 0.995")
+    assert not any(one.startswith("Not forgotten") for one in found)
+
+
+def test_holdout_rows_that_were_likelier_from_the_start_say_nothing(tmp_path):
+    """Forget rows at 0.02 a token beside a holdout of 0.1, before and after: unlearning has not made them strange."""
+    found = of(evaluation(0, 0.02, 0.95), evaluation(5, 0.02, 0.95), folder=tmp_path)
+    assert not any(one.startswith("Over-unlearned") for one in found)
+    assert any(one.startswith("Before unlearning mia") for one in found)
 
 
 def test_other_rows_at_the_start_are_said_and_nothing_is_compared(tmp_path):
@@ -65,7 +96,7 @@ def test_what_was_warned_of_when_the_data_were_read_stands_in_the_report(tmp_pat
     cautions = data.describe()["cautions"]
     assert [caution.split(" ")[:4] for caution in cautions[:3]] == [
         ["forget:", "1", "of", str(len(FORGET) + 1)],
-        ["1", "rows", "stand", "in"],
+        ["1", "row", "stands", "in"],
         ["2", "rows", "of", "holdout"],
     ]
     assert any("longer than max_new_tokens=2" in caution for caution in cautions)
@@ -73,7 +104,7 @@ def test_what_was_warned_of_when_the_data_were_read_stands_in_the_report(tmp_pat
     end = evaluation(5, 0.11, 0.9, cautions=cautions)
     found = of(evaluation(0, 0.95, 0.95), end, folder=tmp_path)
     assert len(found) == len(cautions)
-    assert found[1] == "1 rows stand in both forget and retain; remove them from one, for they pull both ways."
+    assert found[1] == "1 row stands in both forget and retain; remove them from one, for they pull both ways."
 
 
 def test_a_reference_that_was_left_out_is_said(tmp_path):

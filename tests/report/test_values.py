@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import math
+import random
 
 import pytest
 from report_runs import evaluation, good_run, make_run
 
+from unlearun.records import summarise
 from unlearun.report.reported_run import read_runs
-from unlearun.report.values import COLUMNS, Value, compared_names, lines, main_lines, to_csv
+from unlearun.report.values import COLUMNS, Changes, Value, compared_names, lines, main_lines, to_csv
 
 
 @pytest.fixture
@@ -88,3 +90,33 @@ def test_a_comparison_begins_with_the_main_metrics(run):
 
 def test_a_value_without_an_interval_has_none():
     assert (Value(0.5).text, Value(0.5).interval, Value(0.5, 0.25, 0.75).interval) == ("0.500", "", "0.250 to 0.750")
+
+
+def test_a_change_is_named_where_it_is_more_than_the_choice_of_rows_makes(tmp_path):
+    """The same rows, so what counts is each row's difference: one that moves every row a little is clear, though both
+    intervals overlap; one that moves rows to and fro is not, whatever the means."""
+    start, end = evaluation(0, 0.9, 0.9), evaluation(5, 0.9, 0.9)
+    draw = random.Random(0)
+    for key, row in start.examples["retain"].items():
+        before = draw.uniform(0.2, 0.9)
+        row["probability"], end.examples["retain"][key]["probability"] = before, before + 0.02
+        row["extraction_strength"] = 0.5
+        end.examples["retain"][key]["extraction_strength"] = 0.8 if int(key) % 2 else 0.25
+    for one in (start, end):
+        summarise(one)
+    (run,) = read_runs([make_run(tmp_path / "npo" / "1", start, end, losses=False)])
+    found = {line.name: line for line in lines(run)}
+    probability, strength = found["retain/probability"], found["retain/extraction_strength"]
+    assert probability.before.high > probability.after.low
+    assert probability.change == "better"
+    assert abs(strength.after.value - strength.before.value) > 0.005
+    assert strength.change == "no clear difference"
+
+
+def test_what_goes_past_where_it_should_be_is_no_improvement():
+    changes = Changes(None, evaluation(0, 0.9, 0.9))
+    assert changes.word("privleak", Value(-100.0, -100.0, -100.0), Value(84.0, 51.0, 142.0)) == "overshot"
+    assert changes.word("privleak", Value(-100.0, -100.0, -100.0), Value(-20.0, -30.0, -10.0)) == "better"
+    assert changes.word("privleak", Value(-20.0, -30.0, -10.0), Value(8.0, -9.0, 20.0)) == "no clear difference"
+    assert changes.word("ks_forget_quality", Value(1e-9), Value(0.4)) == "better"  # of one number, without an interval
+    assert changes.word("mia", Value(1.0, 1.0, 1.0), Value(0.992, 0.977, 1.0)) == "no clear difference"

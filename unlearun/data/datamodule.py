@@ -26,8 +26,8 @@ from unlearun.data.rows import Item, Keys
 from unlearun.data.sampler import DrawnBatches, RowStream, StepSampler
 from unlearun.data.set_options import SetOptions, split_source
 from unlearun.data.sets import TRAINED, RowSets, check_names, name_sources
-from unlearun.data.sources import Source, under_root
-from unlearun.errors import UnlearunError, check_bounds, check_choice
+from unlearun.data.sources import MissingFileError, Source, under_root
+from unlearun.errors import UnlearunError, all_at_once, check_bounds, check_choice
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -176,8 +176,14 @@ class UnlearningDataModule(LightningDataModule):
             max_new_tokens=max_new_tokens,
         )
         self.options: dict[str, SetOptions] = {}
+        missing: list[str] = []
         for name, source in self.sources.items():
-            self.sources[name], self.options[name] = self._own_options(source, root, f"the {name} set")
+            try:
+                self.sources[name], self.options[name] = self._own_options(source, root, f"the {name} set")
+            except MissingFileError as error:  # all that a folder lacks are said at once
+                missing.append(str(error))
+        if missing:
+            raise UnlearunError(missing[0]) if len(missing) == 1 else all_at_once(missing, f"data.root {root}")
         self.sets = RowSets(self.sources, self.options, overlap, seed, duplicates, cache)
         self.max_length = max_length
         self.truncation = truncation

@@ -20,6 +20,7 @@ from unlearun.data.set_options import SetOptions
 from unlearun.data.sources import Source, read_rows
 from unlearun.errors import UnlearunError, shown
 from unlearun.records import role_of
+from unlearun.shipped import is_shipped
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -214,7 +215,13 @@ class RowSets:
         return alternates
 
     def _check_holdout(self, items: Mapping[str, Sequence[Item]]) -> None:
-        """Say when the model may have seen rows that it should not know."""
+        """Say when the model may have seen rows that it should not know, or they are of another kind."""
+        shipped = {name: is_shipped(_path_of(self.sources[name])) for name in ("forget", "holdout") if name in items}
+        if shipped.get("holdout") and not shipped.get("forget", True):
+            self._say(
+                f"the holdout set is {_path_of(self.sources['holdout'])}, which a config brought along for its own "
+                "data, so membership inference compares unlike rows; name one of your own with --data.holdout, or null"
+            )
         unseen = {(item.question, item.answer) for item in items.get("holdout", ())}
         for name in TRAINED:
             shared = sum((item.question, item.answer) in unseen for item in items.get(name, ()))
@@ -246,7 +253,7 @@ class RowSets:
         shared = [item for item in items["forget"] if (item.question, item.answer) in retained]
         if shared:
             self._refuse_or_say(
-                f"{len(shared)} rows stand in both forget and retain",
+                f"{len(shared)} row{'s stand' if len(shared) > 1 else ' stands'} in both forget and retain",
                 f" (first: {shared[0].origin})",
                 "; remove them from one, for they pull both ways",
                 "overlap",
@@ -268,3 +275,8 @@ class RowSets:
     def _say(self, caution: str) -> None:
         log.warning("%s", caution)
         self.cautions[caution] = None
+
+
+def _path_of(source: Source) -> str:
+    path = source.get("path") if isinstance(source, Mapping) else source
+    return path if isinstance(path, str) else ""

@@ -89,6 +89,10 @@ def read_rows(source: Source, where: str) -> list[Row]:
     return rows
 
 
+class MissingFileError(UnlearunError):
+    """A folder that stands in for the hub lacks the file of a set."""
+
+
 def under_root(source: Source, root: str | Path, where: str) -> Source:
     """Find a source in a folder that stands in for the Hugging Face hub.
 
@@ -120,7 +124,7 @@ def under_root(source: Source, root: str | Path, where: str) -> Source:
     if file is None:
         tried = ", ".join(str(file.relative_to(root)) for file in files)
         reason = f"has none of {tried}" if Path(root).is_dir() else "is no folder"
-        raise UnlearunError(
+        raise MissingFileError(
             f"{where}: data.root {shown(str(root))} {reason}; put the file there, name another source for the set "
             "or null, or leave out data.root to read from the hub"
         )

@@ -21,8 +21,8 @@ from unlearun.records.robustness import (
     with_golds,
 )
 from unlearun.records.scores import ROUGE_COLUMNS, Score, mean, set_scores
-from unlearun.records.summary import AGGREGATES, ATTACKS, NEED_REFERENCE, find, summarise
-from unlearun.records.table import SetTable
+from unlearun.records.summary import AGGREGATES, ATTACKS, NEED_REFERENCE, find, resamples, summarise
+from unlearun.records.table import SetTable, interval
 
 __all__ = [
     "AGGREGATES",
@@ -48,6 +48,7 @@ __all__ = [
     "check_fit",
     "find",
     "harmonic_mean",
+    "interval",
     "judge_metrics",
     "kolmogorov_smirnov",
     "mean",
@@ -66,6 +67,7 @@ __all__ = [
     "read_reference",
     "recovery",
     "relearning_faith",
+    "resamples",
     "role_of",
     "same_rows",
     "set_scores",

@@ -14,11 +14,20 @@ Interval = tuple[float, float]
 # Each level from its least value upwards, the highest first.
 Levels = Sequence[tuple[float, str]]
 
+# More tokens than any vocabulary has.
+GUESSED = 300_000
 # How far an area under the ROC curve, and a PrivLeak in percent, may be from where they should be.
 AREA_MARGIN = 0.05
 LEAK_MARGIN = 5.0
 
-_SHARES = ((0.95, "nearly all"), (0.65, "most"), (0.35, "about half"), (0.05, "some"), (1e-9, "few"), (0, "none"))
+_SHARES = (
+    (0.95, "nearly all"),
+    (0.65, "most"),
+    (0.35, "about half"),
+    (0.05, "some"),
+    (1e-9, "hardly any"),
+    (0, "none"),
+)
 _CHANCES = ((0.8, "nearly certain"), (0.3, "likely"), (0.05, "possible"), (0.001, "unlikely"), (0, "all but ruled out"))
 _CHOICE = ((0.5, "clearly preferred"), (0.2, "somewhat preferred"), (0, "not preferred"))
 _BALANCE = ((0.8, "are about equally likely"), (0.5, "differ somewhat in likelihood"), (0, "are told apart"))
@@ -98,7 +107,13 @@ def _level(sentence: str, levels: Levels) -> Callable[[float, Interval | None], 
 
 
 def _perplexity(value: float, interval: Interval | None) -> str:
-    return f"as open as a choice among {value:.3g} tokens" if math.isfinite(value) else "the answers are ruled out"
+    if not math.isfinite(value):
+        return "the answers are ruled out"
+    if value >= GUESSED:
+        return "the answers are less likely than if every token were drawn by lot"
+    return (
+        f"as open as a choice among {value:.3g} tokens" if value < 100 else f"as open as one among {value:,.0f} tokens"
+    )
 
 
 def _membership(value: float, interval: Interval | None) -> str:
@@ -106,7 +121,7 @@ def _membership(value: float, interval: Interval | None) -> str:
     if where == "below":
         return "over-unlearned, the members look less familiar than strangers"
     if where == "above":
-        return "fully remembered" if value >= 0.95 else "the members are recognised"
+        return "nearly all members are recognised" if value >= 0.95 else "the members are recognised"
     return "no clear difference between members and strangers"
 
 
@@ -133,8 +148,8 @@ def _utility(value: float, interval: Interval | None) -> str:
 
 def _kolmogorov_smirnov(value: float, interval: Interval | None) -> str:
     if value < 0.05:
-        return f"{'clearly ' if value < 0.001 else ''}told from a model that never saw the data"
-    return "not told from a model that never saw the data"
+        return f"its truth ratios are {'clearly ' if value < 0.001 else ''}told apart from a retain model's"
+    return "its truth ratios are not told apart from a retain model's"
 
 
 def _kolmogorov_smirnov_log10(value: float, interval: Interval | None) -> str:

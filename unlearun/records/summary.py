@@ -51,6 +51,23 @@ def summarise(
     evaluation.parts = summary.parts
 
 
+def resamples(evaluation: Evaluation, seed: int = 0) -> dict[str, Floats]:
+    """Return what each value of an evaluation is in every bootstrap resample, as far as its records tell it.
+
+    Those of two evaluations of the same rows, with the same seed, belong together one by one: the interval of their
+    differences is that of a paired comparison.
+
+    Args:
+        evaluation: Its examples are read.
+        seed: What the resamples are drawn from.
+
+    Returns:
+        ``(R,)`` values by name.
+    """
+    values = _Summary(evaluation, None, True, seed).values([])
+    return {name: drawn for name, _, drawn in values if drawn is not None}
+
+
 class _Summary:
     def __init__(self, evaluation: Evaluation, reference: Evaluation | None, resample: bool, seed: int) -> None:
         self.evaluation = evaluation

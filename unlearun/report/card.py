@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from unlearun.files import write_whole
-from unlearun.records import Standing, number
+from unlearun.records import Standing, number, role_of
 from unlearun.report.attacks import ways, weakest
 from unlearun.report.cells import plain_cell
 from unlearun.report.facts import data_sets, facts, short_model, versions
@@ -77,7 +77,7 @@ def _parts(run: ReportedRun, model: str) -> Iterator[str]:
     if sets:
         rows = [[one.name, one.role, one.rows, _file(one.source), one.digest] for one in sets]
         yield table(["set", "role", "rows", "source", "digest of its texts"], rows)
-    chosen = [line for line in lines(run) if line.name in MAIN or "/" not in line.name]
+    chosen = [line for line in lines(run) if line.name in MAIN or "/" not in line.name or _of_utility(line.name)]
     yield values_table(chosen, run.comparable)
     yield "Values in brackets are 95% bootstrap intervals over examples."
     if run.standing is not None and run.standing.strongest is not None:
@@ -99,6 +99,12 @@ def _attacks(standing: Standing) -> Iterator[str]:
         if (way.attack, way.variant) in chosen
     ]
     yield table(["attack", "its strongest way", "share of the forgotten that came back", "in a retain model"], rows)
+
+
+def _of_utility(name: str) -> bool:
+    """Say whether a metric is what a utility set has to tell first."""
+    group, _, metric = name.rpartition("/")
+    return role_of(group) == "utility" and metric in ("probability", "rouge", "truth_ratio")
 
 
 def _file(source: str) -> str:

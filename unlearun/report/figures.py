@@ -60,7 +60,8 @@ def roc_figure(evaluation: Evaluation) -> Figure | None:
     axes.plot([0, 1], [0, 1], color=COLOURS["holdout"], linestyle=":", linewidth=1)
     axes.set(xlabel="holdout taken for forget", ylabel="forget recognised", xlim=(0, 1), ylim=(0, 1.01), aspect="equal")
     axes.set_title(f"Membership inference, step {evaluation.step}")
-    axes.legend(loc="lower right", frameon=False, fontsize=8)
+    # below, for the curves of what was unlearned too far run where there would be room
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False, fontsize=8)
     return figure
 
 

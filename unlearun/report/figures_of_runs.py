@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 X, Y = "model_utility", "forget_quality"
+LINE = 0.04  # the height of a label, as a share of the picture's
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -49,6 +50,7 @@ def pareto_figure(runs: list[ReportedRun]) -> Figure | None:
     points = [(run.last.summary[X], run.last.summary[Y]) for run in known]
     front = sorted(pareto_front(points), key=lambda at: points[at])
     figure, axes = make_figure(6.2, 4.4)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))  # whole, or a small difference would look large
     axes.step(
         [points[at][0] for at in front],
         [points[at][1] for at in front],
@@ -62,11 +64,35 @@ def pareto_figure(runs: list[ReportedRun]) -> Figure | None:
         colour = COLOURS["retain"] if at in front else COLOURS["holdout"]
         across, up = (_bars([value_of(run.last, name)]) for name in (X, Y))
         axes.errorbar(x, y, up, across, "o", color=colour, markersize=5, linewidth=0.8, zorder=2)
-        axes.annotate(run.name, (x, y), (6, 4), textcoords="offset points", fontsize=8)
-    axes.set(xlabel=f"{X}: kept", ylabel=f"{Y}: forgotten", ylim=(-0.02, 1.02))
-    axes.margins(x=0.15)
+    for at, (x, y, lines_down) in enumerate(label_places(points)):
+        left = x > 0.75  # or a long name would leave the picture
+        axes.annotate(
+            known[at].name,
+            (x, y),
+            (-6 if left else 6, 4 - 9 * lines_down),
+            textcoords="offset points",
+            fontsize=8,
+            ha="right" if left else "left",
+        )
+    axes.set(xlabel=f"{X}: kept", ylabel=f"{Y}: forgotten")
     axes.set_title("Pareto front: the runs that no other beats in both")
     return figure
+
+
+def label_places(points: Sequence[tuple[float, float]]) -> list[tuple[float, float, int]]:
+    """Say by how many lines each label must be moved down, so that those of neighbours do not lie on each other.
+
+    Args:
+        points: Where the labelled points are, 0 to 1.
+
+    >>> label_places([(0.5, 0.5), (0.51, 0.49), (0.9, 0.1)])
+    [(0.5, 0.5, 0), (0.51, 0.49, 1), (0.9, 0.1, 0)]
+    """
+    found: list[tuple[float, float, int]] = []
+    for x, y in points:
+        taken = {down + round((b - y) / -LINE) for a, b, down in found if abs(a - x) < 0.2 and abs(b - y) < 5 * LINE}
+        found.append((x, y, next(down for down in range(len(points) + 1) if down not in taken)))
+    return found
 
 
 def bars_figures(runs: list[ReportedRun]) -> dict[str, Figure]:
@@ -83,7 +109,7 @@ def bars_figures(runs: list[ReportedRun]) -> dict[str, Figure]:
 
 
 def _bars_figure(name: str, runs: list[ReportedRun]) -> Figure:
-    figure, axes = make_figure(4.8, 0.9 + 0.3 * len(runs))
+    figure, axes = make_figure(5.4, 1.0 + 0.3 * len(runs))
     known = [(place, value_of(run.last, name)) for place, run in enumerate(runs) if name in run.last.summary]
     known = [(place, value) for place, value in known if math.isfinite(value.value)]
     places, values = [place for place, _ in known], [value for _, value in known]
@@ -95,7 +121,9 @@ def _bars_figure(name: str, runs: list[ReportedRun]) -> Figure:
     axes.set(ylim=(len(runs) - 0.5, -0.5))
     axes.grid(visible=False, axis="y")
     way = better(name)
-    axes.set_title(f"{name}: {direction(name)}", fontsize=10)
+    figure.suptitle(
+        f"{name}: {direction(name)}", fontsize=10, color=INK
+    )  # of the figure, for long names narrow the axes
     if way not in DIRECTIONS:
         axes.axvline(float(way), color=COLOURS["forget"], linestyle=":", linewidth=1)
     return figure

@@ -39,6 +39,10 @@ def steps_figure(evaluations: list[Evaluation]) -> Figure | None:
     return figure
 
 
+# Labels of points that are nearer lie on each other.
+LEGIBLE = 0.08
+
+
 def trade_off_figure(evaluations: list[Evaluation]) -> Figure | None:
     """Draw the way of a run in the plane of what is forgotten and what is kept; None where there is no way to draw.
 
@@ -62,10 +66,10 @@ def trade_off_figure(evaluations: list[Evaluation]) -> Figure | None:
     steps, kept, forgotten = zip(*points, strict=True)
     axes.plot(kept, forgotten, color=COLOURS["holdout"], linewidth=1, zorder=1)
     axes.scatter(kept, forgotten, color=COLOURS["retain"], s=18, zorder=2)
-    for place in dict.fromkeys((0, len(points) - 1)):
-        axes.annotate(
-            f"step {steps[place]}", (kept[place], forgotten[place]), (6, 6), textcoords="offset points", fontsize=8
-        )
+    moved = math.hypot(kept[-1] - kept[0], forgotten[-1] - forgotten[0]) > LEGIBLE
+    named = {0: f"step {steps[0]}", -1: f"step {steps[-1]}"} if moved else {-1: f"step {steps[0]} and {steps[-1]}"}
+    for place, words in named.items():
+        axes.annotate(words, (kept[place], forgotten[place]), (6, 6), textcoords="offset points", fontsize=8)
     axes.set(xlim=(-0.02, 1.08), ylim=(-0.02, 1.08))
     axes.set_title("Kept, and forgotten: up and right is better")
     return figure

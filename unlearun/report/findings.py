@@ -10,10 +10,19 @@ from unlearun.records import Evaluation, better, find, meaning
 from unlearun.report.attacks import came_back
 from unlearun.report.reported_run import ReportedRun
 from unlearun.report.summary import other_rows
+from unlearun.report.values import lines
 from unlearun.shipped import is_shipped
 
 # Below this share of what it was before, what should be kept is lost: the guard's own floor.
 COLLAPSED = 0.3
+# From this forget_quality on a model is as one that never saw the rows.
+HARDLY_KNOWN = 0.6
+# What tells whether forget rows are still known.
+FORGETTING = (
+    "forget_quality",
+    *(f"forget/{name}" for name in ("extraction_strength", "exact_memorization", "probability", "choice_accuracy")),
+)
+LEARNING = ("FineTune",)  # trains on what is kept, and promises nothing else
 
 
 def findings(run: ReportedRun) -> list[str]:
@@ -26,8 +35,8 @@ def findings(run: ReportedRun) -> list[str]:
         One sentence a finding, the worst first; none where nothing was found.
     """
     back = came_back(run)
-    found = [*_collapsed(run), *([back] if back else []), *_over_unlearned(run.last), *_under_unlearned(run.last)]
-    return [*_unfinished(run), *found, *_doubts(run)]
+    found = [*_collapsed(run), *([back] if back else []), *_over_unlearned(run), *_under_unlearned(run.last)]
+    return [*_unfinished(run), *_never_known(run), *_not_forgotten(run), *found, *_doubts(run)]
 
 
 def findings_together(runs: list[ReportedRun]) -> list[str]:
@@ -63,12 +72,39 @@ def _unfinished(run: ReportedRun) -> Iterator[str]:
         )
 
 
-def _over_unlearned(evaluation: Evaluation) -> Iterator[str]:
-    said = {
-        name: value
-        for name, value in evaluation.summary.items()
-        if meaning(name, value, evaluation.intervals.get(name)).startswith("over-unlearned")
-    }
+def _never_known(run: ReportedRun) -> Iterator[str]:
+    """Say when there was nothing to forget: a deletion request is not answered by a model that never knew."""
+    value = math.nan if run.first is None or not run.trained else run.first.summary.get("forget_quality", math.nan)
+    if value >= HARDLY_KNOWN:
+        yield (
+            f"Not known before: at step 0 forget_quality is {value:.3g}, as of a model that never saw the forget rows. "
+            "There was little to forget, so what is measured at the end says little of the method."
+        )
+
+
+def _not_forgotten(run: ReportedRun) -> Iterator[str]:
+    """Say when nothing that tells of the forget rows has clearly changed for the better."""
+    if not run.trained or not run.comparable or str(run.method) in LEARNING:
+        return
+    told = [line for line in lines(run) if line.name in FORGETTING and line.before is not None]
+    known = run.first is not None and run.first.summary.get("forget_quality", 0.0) < HARDLY_KNOWN
+    if told and known and not any(line.change in ("better", "overshot") for line in told):
+        values = ", ".join(f"{line.name} {line.before.text} to {line.after.text}" for line in told if line.before)
+        yield (
+            f"Not forgotten: nothing has clearly changed ({values}). Train longer, with a larger step size, or "
+            "with another method."
+        )
+
+
+def _over_unlearned(run: ReportedRun) -> Iterator[str]:
+    evaluation = run.last
+    before = _strange(run.first) if run.first is not None and run.comparable else {}
+    said = {name: value for name, value in _strange(evaluation).items() if name not in before}
+    if before:
+        yield (
+            f"Before unlearning {', '.join(before)} said already that forget rows look stranger than holdout rows, so "
+            "these are no rows of the same kind: what compares the two says nothing here."
+        )
     if said:
         values = ", ".join(f"{name} {value:.3g}" for name, value in said.items())
         yield (
@@ -77,9 +113,18 @@ def _over_unlearned(evaluation: Evaluation) -> Iterator[str]:
         )
 
 
+def _strange(evaluation: Evaluation) -> dict[str, float]:
+    """Return the metrics by which forget rows look stranger than rows that the model never saw."""
+    return {
+        name: value
+        for name, value in evaluation.summary.items()
+        if meaning(name, value, evaluation.intervals.get(name)).startswith("over-unlearned")
+    }
+
+
 def _under_unlearned(evaluation: Evaluation) -> Iterator[str]:
     value = evaluation.summary.get("mia", math.nan)
-    if meaning("mia", value, evaluation.intervals.get("mia")) == "fully remembered":
+    if meaning("mia", value, evaluation.intervals.get("mia")).startswith("nearly all"):
         yield (
             f"Still remembered: mia is {value:.3g}. By its loss alone nearly every forgotten row can be told from rows "
             "that the model never saw."
@@ -97,7 +142,8 @@ def _doubts(run: ReportedRun) -> Iterator[str]:
     if isinstance(cautions, list):
         yield from (f"{str(caution)[:1].upper()}{str(caution)[1:]}." for caution in cautions)
     elif both := _shared_rows(run.last):  # records of an earlier version
-        yield f"{both} rows stand in both forget and retain; remove them from one, for they pull both ways."
+        stand = "rows stand" if both > 1 else "row stands"
+        yield f"{both} {stand} in both forget and retain; remove them from one, for they pull both ways."
     data = run.config.get("data")
     wanted = data.get("retain_reference") if isinstance(data, dict) else None
     # What a shipped config brings along for its own data is nobody's mistake with other data.

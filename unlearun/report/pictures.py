@@ -49,8 +49,8 @@ def pictures_of_runs(runs: list[ReportedRun]) -> list[Picture]:
         (
             "pareto",
             pareto_figure(runs),
-            "Each run by what it has kept and what it has forgotten, with 95% intervals; the dashed line joins those "
-            "that no other beats in both.",
+            "Each run by what it has kept and what it has forgotten, with 95% intervals. Blue are those that no other "
+            "beats in both; a dashed line joins them where they are several.",
         ),
         (
             "robustness",

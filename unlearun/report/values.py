@@ -6,9 +6,19 @@ import csv
 import io
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from unlearun.records import AGGREGATES, ROUGE_COLUMNS, Evaluation, better, meaning, number, role_of
+from unlearun.records import (
+    AGGREGATES,
+    ROUGE_COLUMNS,
+    Evaluation,
+    better,
+    interval,
+    meaning,
+    number,
+    resamples,
+    role_of,
+)
 from unlearun.report.reported_run import ReportedRun
 
 # The rows of a run that a comparison begins with.
@@ -58,7 +68,7 @@ class Line(NamedTuple):
         before: At step 0, where it can be compared.
         after: At the end.
         better: "higher", "lower", the value to come near, or nothing.
-        change: "better", "worse", "same", or nothing where there is no telling.
+        change: What `Changes.word` says of it.
         meaning: What the value after means, in a few words.
     """
 
@@ -95,6 +105,7 @@ def lines(run: ReportedRun) -> list[Line]:
         run: The run.
     """
     start = run.first if run.comparable else None
+    changes = Changes(start, run.last)
     found = []
     for name in _ordered(run.last):
         after = value_of(run.last, name)
@@ -103,7 +114,9 @@ def lines(run: ReportedRun) -> list[Line]:
         before = value_of(start, name) if start is not None and name in start.summary and same_parts else None
         known = None if math.isnan(after.low) else (after.low, after.high)
         found.append(
-            Line(name, before, after, better(name), _change(name, before, after), meaning(name, after.value, known))
+            Line(
+                name, before, after, better(name), changes.word(name, before, after), meaning(name, after.value, known)
+            )
         )
     return found
 
@@ -179,13 +192,64 @@ def _ordered(evaluation: Evaluation) -> list[str]:
     return sorted(evaluation.summary, key=rank)
 
 
-def _change(name: str, before: Value | None, after: Value) -> str:
-    way = better(name)
-    if before is None or not way or math.isnan(before.value) or math.isnan(after.value):
-        return ""
-    if before.text == after.text:
-        return "same"
-    if way in ("higher", "lower"):
-        return "better" if (after.value > before.value) == (way == "higher") else "worse"
-    aim = float(way)
-    return "better" if abs(after.value - aim) < abs(before.value - aim) else "worse"
+class Changes:
+    """What two evaluations of the same rows differ in, and whether that is more than the choice of rows makes.
+
+    Args:
+        first: The one before; None where there is none.
+        last: The one after.
+    """
+
+    def __init__(self, first: Evaluation | None, last: Evaluation) -> None:
+        self._before = {} if first is None else resamples(first)
+        self._after = {} if first is None else resamples(last)
+
+    def word(self, name: str, before: Value | None, after: Value) -> str:
+        """Say whether a metric became better or worse.
+
+        Args:
+            name: The metric.
+            before: Its value before, if there is one.
+            after: Its value after.
+
+        Returns:
+            "better" or "worse" where the 95% interval of the paired difference, or of how much nearer the value came to
+            where it should be, is all on one side; "overshot" where it clearly crossed that; "same" where the values
+            are written alike, and "no clear difference" else. Nothing where there is no telling.
+        """
+        way = better(name)
+        if before is None or not way or math.isnan(before.value) or math.isnan(after.value):
+            return ""
+        if before.text == after.text:
+            return "same"
+        aim = None if way in ("higher", "lower") else float(way)
+        if aim is not None and (before.value - aim) * (after.value - aim) < 0 and not _holds(after, aim):
+            return "overshot"
+        gain = _gain(way, aim, before.value, after.value)
+        low, high = self._gained(name, way, aim, before, after)
+        if math.isnan(low):  # a metric of the user's own, or of one number: nothing is known of its spread
+            return "better" if gain > 0 else "worse"
+        if low <= 0 <= high:
+            return "no clear difference"
+        return "better" if low > 0 else "worse"
+
+    def _gained(self, name: str, way: str, aim: float | None, before: Value, after: Value) -> tuple[float, float]:
+        first, last = self._before.get(name), self._after.get(name)
+        if first is not None and last is not None and first.shape == last.shape:
+            return interval(_gain(way, aim, first, last))
+        if math.isnan(before.low) or math.isnan(after.low):
+            return math.nan, math.nan
+        ends = [_gain(way, aim, one, two) for one in (before.low, before.high) for two in (after.low, after.high)]
+        return min(ends), max(ends)
+
+
+def _gain(way: str, aim: float | None, before: Any, after: Any) -> Any:  # noqa: ANN401 - numbers, or arrays of them
+    """Return by how much a value became better."""
+    if aim is not None:
+        return abs(before - aim) - abs(after - aim)
+    return after - before if way == "higher" else before - after
+
+
+def _holds(value: Value, aim: float) -> bool:
+    """Say whether a value may well be where it should be."""
+    return value.low <= aim <= value.high

@@ -23,8 +23,9 @@ from unlearun.report import run_summary
 from unlearun.report.tensorboard import log_evaluation
 from unlearun.runs.checkpoint import RunCheckpoint, remove
 from unlearun.runs.guard import DivergenceGuard
-from unlearun.runs.resume import is_finished
+from unlearun.runs.resume import is_finished, newest_checkpoint
 from unlearun.runs.run_folder import RunFolder, RunLogger
+from unlearun.runs.slow_precision import warn_of_slow_precision
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class RunRecorder(Callback):
         """Learn the run folder from rank 0."""
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
+        warn_of_slow_precision(trainer)
         if self.run_folder is None or self.folder is not None:
             return
         self.folder = self.run_folder.share(trainer)
@@ -86,6 +88,8 @@ class RunRecorder(Callback):
             _close(trainer)
             shutil.rmtree(folder, ignore_errors=True)
             self.run_folder.discard()
+        elif isinstance(exception, KeyboardInterrupt) and newest_checkpoint(folder) is not None:
+            log.warning("what was reached is kept; to go on: unlearun fit --resume %s", folder)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over what the run that goes on, if any, has found so far: its step 0 is not measured again."""

@@ -46,6 +46,8 @@ function show(table) {
     on.disabled = page === pages - 1;
   }
   table.dataset.page = page;
+  const chosen = of("chosen");
+  if (chosen && choose) chosen.value = choose.value;
 }
 
 function pager(table, place) {
