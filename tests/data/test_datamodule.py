@@ -429,3 +429,26 @@ def test_another_tokenizer_makes_other_tokens():
     data.connect(make_tokenizer("{% for turn in messages %}{{ turn['content'] }}\n{% endfor %}"))
     assert data.examples("forget")[0].input_ids != before
     assert len(data.examples("forget")) == 4
+
+
+def test_all_files_that_a_folder_lacks_are_named_at_once(tmp_path):
+    hub = {name: {"path": "org/set", "name": name, "split": "train"} for name in ("forget10", "retain90")}
+    with pytest.raises(UnlearunError) as error:
+        UnlearningDataModule(hub["forget10"], hub["retain90"], root=str(tmp_path))
+    for file in ("forget10.jsonl", "retain90.jsonl"):
+        assert file in str(error.value)
+    assert "2 problems" in str(error.value)
+
+
+def test_a_shipped_holdout_beside_rows_of_ones_own_is_said(caplog):
+    data = UnlearningDataModule(FORGET, RETAIN, holdout="pocket/holdout.json")
+    data.read()
+    assert "the holdout set is pocket/holdout.json, which a config brought along" in caplog.text
+    caplog.clear()
+    UnlearningDataModule("pocket/forget.json", "pocket/retain.json", holdout="pocket/holdout.json").read()
+    assert not caplog.text
+
+
+def test_places_in_a_template_that_nothing_fills_are_said(caplog):
+    UnlearningDataModule(FORGET, RETAIN, prompt_template="{context}\n{question}").read()
+    assert "prompt_template has {context}, which nothing fills in" in caplog.text

@@ -296,3 +296,13 @@ def test_the_root_keeps_the_split_of_a_file_whose_rows_tell_theirs(tmp_path):
     assert row.values["text"] == "whole"
     with pytest.raises(UnlearunError, match=r"unknown key 'splt'. Did you mean 'split'"):
         read_rows(under_root({"path": "a/b", "name": "raw", "splt": "x"}, tmp_path, "the set"), "the set")
+
+
+def test_rows_of_a_list_in_one_line_are_told_apart(write):
+    file = write('[{"a": 1}, {"a": 2}, 3]')
+    with pytest.raises(UnlearunError, match="line 1, row 2: expected an object with keys, found 3"):
+        read_rows(str(file), "")
+    file = write('[{"a": 1}, {"a": 2},\n{"a": 3}]')
+    assert [row.origin for row in read_rows(str(file), "")] == [
+        f"{file}, {place}" for place in ("line 1, row 0", "line 1, row 1", "line 2")
+    ]

@@ -206,7 +206,7 @@ def looked_into(standings: Sequence[Standing]) -> list[str]:
                         f"; of the retain model, {best_layer(gold)[1]:.2f}" if isinstance(gold, list) and gold else ""
                     )
                     lines.append(
-                        f"{row.name}: {attack}, {said} {best:.2f} at layer {layer + 1} of {len(values)}{beside}"
+                        f"{row.name}: {attack}, {said} {best:.2f} at layer {layer} (of 0 to {len(values) - 1}){beside}"
                     )
     return lines
 

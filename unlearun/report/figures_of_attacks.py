@@ -97,6 +97,8 @@ def layers_figures(standing: Standing) -> dict[str, Figure]:
     Returns:
         A figure a quantity: the lens, the probe.
     """
+    from matplotlib.ticker import MaxNLocator
+
     gold = {} if standing.gold is None else standing.gold.figures
     words = {"lens": "probability of the answers", "probe": "accuracy of telling true from wrong"}
     figures = {}
@@ -112,6 +114,7 @@ def layers_figures(standing: Standing) -> dict[str, Figure]:
             if theirs:
                 axes.plot(range(len(theirs)), theirs, linestyle=":", color=COLOURS["retain"], label="retain model")
             axes.set(xlabel="layer", ylabel=words[name], ylim=(-0.02, 1.02))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.legend(frameon=False, fontsize=8)
             axes.set_title({"lens": "Logit lens", "probe": "Linear probe"}[name])
             figures[name] = figure
