@@ -26,14 +26,14 @@ class KeepWeights(LightRelearn):
         super().on_train_batch_end(trainer, pl_module, *rest)
 
 
-def fit(method: type[UnlearningMethod], callback: LightRelearn | None, tmp_path, **settings):
+def fit(method: type[UnlearningMethod], callback: LightRelearn | None, tmp_path, epochs=2, checkpoint=None, **settings):
     seed_everything(0, verbose=False)
     data = UnlearningDataModule(ROWS, RETAIN, batch_size=4, validation_metrics=["probability"], overlap="allow")
     made = method(make_llama(layers=3), tokenizer=make_tokenizer(), **settings)
     made.optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-3}}
     trainer = Trainer(
         accelerator="cpu",
-        max_epochs=2,
+        max_epochs=epochs,
         callbacks=[callback] if callback else [],
         logger=CSVLogger(tmp_path) if callback else False,
         log_every_n_steps=1,
@@ -42,7 +42,7 @@ def fit(method: type[UnlearningMethod], callback: LightRelearn | None, tmp_path,
         enable_model_summary=False,
         limit_val_batches=0,
     )
-    trainer.fit(made, datamodule=data)
+    trainer.fit(made, datamodule=data, ckpt_path=checkpoint, weights_only=False if checkpoint else None)
     return made, trainer
 
 
@@ -55,6 +55,17 @@ def test_a_run_goes_on_as_if_nothing_had_happened(method, settings, tmp_path):
     weights = attacked.policy.state_dict()
     for name, weight in plain.policy.state_dict().items():
         assert torch.equal(weight, weights[name]), name
+
+
+def test_a_run_that_goes_on_compares_with_its_own_start(tmp_path):
+    """Broken off after the first of two epochs; what is forgotten by then is no start."""
+    whole, first, second = (LightRelearn(every_n_steps=1, learning_rate=3e-3) for _ in range(3))
+    fit(NPO, whole, tmp_path)
+    _, trainer = fit(NPO, first, tmp_path, epochs=1)
+    trainer.save_checkpoint(tmp_path / "half.ckpt")
+    fit(NPO, second, tmp_path, checkpoint=str(tmp_path / "half.ckpt"))
+    assert second._start == first._start == whole._start
+    assert second.points == [pytest.approx(point) for point in whole.points]
 
 
 def test_it_finds_what_relearning_by_hand_finds(tmp_path):

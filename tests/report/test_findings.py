@@ -145,6 +145,12 @@ def test_what_keeps_runs_from_being_compared_is_said(change, said, tmp_path):
     assert said in found
 
 
+def test_what_is_wrong_with_several_runs_is_said_once(tmp_path):
+    runs = read_runs([bad_run(tmp_path / name / "1") for name in "ab"])
+    found = findings_together(runs)
+    assert [one.partition(":")[0] for one in found] == ["a/1, b/1"] * len(findings(runs[0]))
+
+
 def test_a_run_that_has_left_no_model_is_not_finished(tmp_path):
     run = good_run(tmp_path / "npo" / "1")
     (run / "checkpoints").mkdir()

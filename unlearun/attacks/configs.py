@@ -92,10 +92,14 @@ def _check_arguments(class_path: str, arguments: Mapping[str, Any]) -> None:
     known = {cls.__name__: cls for cls in _kinds(Attack)} | {
         f"{cls.__module__}.{cls.__qualname__}": cls for cls in _kinds(Attack)
     }
-    cls = known.get(class_path) or known.get(class_path.rpartition(".")[2])
+    shipped = class_path.rpartition(".")[2] if class_path.startswith("unlearun.") else class_path
+    cls = known.get(class_path) or known.get(shipped)
     if cls is None:
         return
-    names = [name for name in inspect.signature(cls).parameters if name not in ("args", "kwargs")]
+    parameters = inspect.signature(cls).parameters.values()
+    names = [one.name for one in parameters if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
+    if len(names) < len(parameters):  # it takes any
+        return
     if unknown := [str(name) for name in arguments if name not in names]:
         raise UnlearunError(
             f"{cls.__name__} has no argument {unknown[0]!r}.{closest(unknown[0], names)} It has {', '.join(names)}"

@@ -72,6 +72,7 @@ class LightRelearn(Callback):
         self.points: list[dict[str, float]] = []
         self._start: tuple[float, float] | None = None
         self._rows: tuple[Batch, Batch] | None = None
+        self._goes_on = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check that weights are whole in every process.
@@ -86,7 +87,20 @@ class LightRelearn(Callback):
                 f"LightRelearn needs all weights in each process, which {type(trainer.strategy).__name__} spreads; "
                 "use one device or ddp, or attack the run when it has ended: unlearun attack RUN"
             )
-        self.points, self._start, self._rows = [], None, None
+        if not self._goes_on:
+            self.points, self._start = [], None
+        self._rows, self._goes_on = None, False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was found so far, and what was known at the start, for a run that goes on."""
+        return {"points": list(self.points), "start": self._start}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what the run that goes on has found; what was known at its start is not measured again."""
+        start = state_dict["start"]
+        self.points = [dict(point) for point in state_dict["points"]]
+        self._start = None if start is None else (float(start[0]), float(start[1]))
+        self._goes_on = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Choose the rows, and measure what is known of them."""
@@ -101,7 +115,8 @@ class LightRelearn(Callback):
         device = pl_module.device
         parts = [_batch([rows[i] for i in some], data.pad_id, device) for some in (drawn[:count], drawn[count:])]
         self._rows = (parts[0], parts[1])
-        self._start = self._measure(trainer, pl_module.policy)
+        if self._start is None:
+            self._start = self._measure(trainer, pl_module.policy)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Attack, when it is time."""

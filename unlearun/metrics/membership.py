@@ -36,7 +36,8 @@ class MembershipScore(TokenMetric):
     loss: S/n (Yeom 2018, 1709.01604). zlib: S/n over the bytes of the zlib-compressed answer (Carlini 2021,
     2012.07805). min_k: the mean of the lowest 40% of an answer's log-probabilities (Shi 2023, 2310.16789).
     min_k_plus_plus: the same of (lp - μ)/σ (Zhang 2024, 2404.02936). reference: (S - S_ref)/n (Carlini 2021). The value
-    is the mean over examples.
+    is the mean over examples. The end of an answer counts as a token of it; OpenUnlearning leaves it out of min-k and
+    min-k++.
 
     Args:
         attack: Which score.
@@ -99,7 +100,8 @@ class GradientNorm(ExampleMetric):
     """Minus the length of the gradient of an example's loss: higher for members. A pass of its own, so opt-in.
 
     The loss is -S/n, the length the 2-norm over all weights. The value is the mean over examples.
-    Source: Wang 2024, Pandora's White-Box (2402.17012).
+    Source: Wang 2024, Pandora's White-Box (2402.17012); OpenUnlearning's code takes the mean of the lengths of each
+    weight tensor instead, and leaves the eos out.
 
     >>> metric = GradientNorm()
     >>> metric.update(torch.tensor([3.0]), torch.tensor([0]))

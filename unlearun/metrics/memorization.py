@@ -42,7 +42,8 @@ class ExtractionStrength(TokenMetric):
     """1 - k/n, k the shortest prefix of the answer after which greedy gives all the rest; 0 to 1.
 
     0 when no suffix matches, 1 when the whole answer follows from the question. On the forget set lower is better.
-    Source: Carlini 2021 (2012.07805); in this form OpenUnlearning (Dorna 2025, 2506.12618).
+    Source: Carlini 2021 (2012.07805); in this form OpenUnlearning (Dorna 2025, 2506.12618), whose code gives 1/n where
+    no suffix matches.
 
     >>> ids = torch.tensor([[1, 2, 3, 4, 5]])
     >>> batch = Batch(ids, torch.ones_like(ids), torch.tensor([[-100, 2, 3, 4, 5]]))

@@ -12,8 +12,8 @@ def plain_cell(text: str) -> str:
     Args:
         text: Of a row, or of a model.
 
-    >>> print(plain_cell("a <b> [c](d) | *e*"))
-    a &lt;b&gt; \[c\](d) \| \*e\*
+    >>> print(plain_cell("a <b> [c](d) | *e* ~~f~~ $5"))
+    a &lt;b&gt; \[c\](d) \| \*e\* \~\~f\~\~ \$5
     """
-    words = re.sub(r"([\\`*_\[\]|])", r"\\\1", " ".join(text.split()))
+    words = re.sub(r"([\\`*_\[\]|~$])", r"\\\1", " ".join(text.split()))
     return html.escape(words, quote=False)

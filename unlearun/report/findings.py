@@ -40,15 +40,19 @@ def findings(run: ReportedRun) -> list[str]:
 
 
 def findings_together(runs: list[ReportedRun]) -> list[str]:
-    """Say what keeps the numbers of several runs from being compared.
+    """Say what keeps the numbers of several runs from being compared, and what is wrong with each.
 
     Args:
         runs: At least two.
 
     Returns:
-        One sentence a finding.
+        One sentence a finding; what is true of several runs is said once, of all of them.
     """
-    return [*_unlike(runs), *_other_parts(runs)]
+    said: dict[str, list[str]] = {}
+    for run in runs:
+        for one in findings(run):
+            said.setdefault(one, []).append(run.name)
+    return [*_unlike(runs), *_other_parts(runs), *(f"{', '.join(names)}: {one}" for one, names in said.items())]
 
 
 def _collapsed(run: ReportedRun) -> Iterator[str]:

@@ -51,7 +51,7 @@ def comparison_markdown(runs: list[ReportedRun]) -> str:
     """
     names = compared_names(runs)
     rows = run_rows(runs, names)
-    found = [*findings_together(runs), *(f"{run.name}: {one}" for run in runs for one in findings(run))]
+    found = findings_together(runs)
     values = [[name, direction(name), *(_cell(row.values[at]) for row in rows)] for at, name in enumerate(names)]
     front = ", ".join(row.name for row in rows if row.front)
     parts = [f"# {len(runs)} runs compared", _warnings(found), "## Values"]

@@ -102,7 +102,7 @@ def comparison_page(runs: list[ReportedRun]) -> str:
             ("differences", "Differences"),
         ],
         footer="Values, one a line: report.csv; as text: report.md.",
-        findings=[*findings_together(runs), *(f"{run.name}: {one}" for run in runs for one in findings(run))],
+        findings=findings_together(runs),
         columns=[Column(name, direction(name)) for name in names],
         rows=run_rows(runs, names),
         attacks=attacks,
