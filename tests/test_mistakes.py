@@ -120,12 +120,12 @@ DATA = [
     Mistake(
         "duplicate rows",
         lambda p: p.fit("--data.forget", p.rows([*FORGET, FORGET[0]]), "--data.duplicates", "error"),
-        ("forget: 1 of 5 rows stand there before already (first: rows.json, line 1)", "remove them"),
+        ("forget: 1 of 5 rows stand there before already (first: rows.json, line 1, row 0)", "remove them"),
     ),
     Mistake(
         "rows in both sets",
         lambda p: p.fit("--data.forget", p.rows([*FORGET, RETAIN[0]]), "--data.overlap", "error"),
-        ("1 row stands in both forget and retain (first: rows.json, line 1)", "remove them from one"),
+        ("1 row stands in both forget and retain (first: rows.json, line 1, row 4)", "remove them from one"),
     ),
     Mistake(
         "no holdout for what needs one",
