@@ -141,7 +141,7 @@ def test_what_keeps_runs_from_being_compared_is_said(change, said, tmp_path):
     assert findings_together(read_runs([first, make_run(second, start, end)])) == []
     change(end)
     end.write(second / "eval" / "step=20.json")
-    (found,) = findings_together(read_runs([first, second]))
+    found, *_ = findings_together(read_runs([first, second]))  # what is wrong with one of them alone comes behind
     assert said in found
 
 
