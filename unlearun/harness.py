@@ -140,21 +140,15 @@ def evaluate(
     from lm_eval.models.huggingface import HFLM
 
     from unlearun.hub import hub_or_cache
-    from unlearun.models import load_model, load_tokenizer
     from unlearun.models.loading import locate
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it tells of every step
     locate(model)  # first, for to read all tasks takes seconds
     manager = _find_tasks(tasks, include)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        loaded = load_model(model, dtype, trusted=trusted).eval().to(device)
-        words = load_tokenizer(tokenizer or model, trusted)
-    except UnlearunError as error:  # which speaks of the options of fit
-        said = str(error).replace("--model.trust_remote_code true", "--trust_remote_code")
-        raise UnlearunError(said.replace("--model.tokenizer", "--tokenizer")) from error
+    loaded, words = _load(model, tokenizer or model, dtype, trusted)
     batch_size = settings.pop("batch_size")
-    wrapped = HFLM(pretrained=loaded, tokenizer=words, batch_size=batch_size, device=device)
+    wrapped = HFLM(pretrained=loaded.to(device), tokenizer=words, batch_size=batch_size, device=device)
     try:
         with hub_or_cache(), _without_git():
             results: Any = simple_evaluate(
@@ -176,6 +170,17 @@ def evaluate(
         task: _numbers(values) | ({QUESTIONS: float(asked[task]["effective"])} if task in asked else {})
         for task, values in results["results"].items()
     }
+
+
+def _load(model: str, tokenizer: str, dtype: str, trusted: bool) -> tuple[Any, Any]:
+    """Load a model and a tokenizer; what is wrong with them is said with the options of this command."""
+    from unlearun.models import load_model, load_tokenizer
+
+    try:
+        return load_model(model, dtype, trusted=trusted).eval(), load_tokenizer(tokenizer, trusted)
+    except UnlearunError as error:  # which speaks of the options of fit
+        said = str(error).replace("--model.trust_remote_code true", "--trust_remote_code")
+        raise UnlearunError(said.replace("--model.tokenizer", "--tokenizer")) from error
 
 
 @contextmanager

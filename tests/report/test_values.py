@@ -11,8 +11,9 @@ import pytest
 from report_runs import evaluation, good_run, make_run
 
 from unlearun.records import summarise
+from unlearun.report.changes import Changes, Value
 from unlearun.report.reported_run import read_runs
-from unlearun.report.values import COLUMNS, Changes, Value, compared_names, lines, main_lines, to_csv
+from unlearun.report.values import COLUMNS, compared_names, lines, main_lines, to_csv
 
 
 @pytest.fixture

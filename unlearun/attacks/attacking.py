@@ -21,7 +21,7 @@ from unlearun.records import (
     Standing,
     as_forget,
     judge_metrics,
-    other_rows,
+    measured_otherwise,
     read_reference,
     stand,
 )
@@ -155,7 +155,7 @@ def _attack_run(
     found = [*carry_out(victim, attacks, run / FOLDER, again), *earlier(victim, attacks, run / FOLDER)]
     if victim.start is None:
         log.warning("%s: what was known before unlearning was not measured on these rows, so no share is known", run)
-    elif other_rows(unlearned, victim.start, ("retain", "utility")):
+    elif measured_otherwise(unlearned, victim.start, ("retain", "utility")):
         log.warning(
             "%s: what the model was good for before was measured on other rows, so Util and Agg are unknown", run
         )

@@ -45,18 +45,19 @@ def read_attack(name: str) -> tuple[str, Attack, dict[str, Any]]:
     check_config(file)
     stored: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
     try:
-        attack = make_attack(stored)
+        return file.stem, *make_attack(stored)
     except UnlearunError as error:
         raise UnlearunError(f"{file}: {error}") from error
-    parsed = _parser().parse_object({"attack": stored})["attack"]
-    return file.stem, attack, dict(parsed.as_dict())
 
 
-def make_attack(config: Any) -> Attack:  # noqa: ANN401 - what YAML has made of a file
+def make_attack(config: Any) -> tuple[Attack, dict[str, Any]]:  # noqa: ANN401 - what YAML has made of a file
     """Make an attack of its config.
 
     Args:
         config: A mapping of ``class_path`` and ``init_args``.
+
+    Returns:
+        The attack, and its config, every default spelt out.
 
     Raises:
         UnlearunError: It is another thing, or has an argument that the class does not take.
@@ -70,28 +71,21 @@ def make_attack(config: Any) -> Attack:  # noqa: ANN401 - what YAML has made of 
     if not isinstance(arguments, Mapping):
         raise UnlearunError(f"init_args is {shown(arguments)}; expected arguments by name")
     _check_arguments(config["class_path"], arguments)
-    parser = _parser()
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Attack, "attack", required=True)
     try:
-        made: Any = parser.instantiate_classes(parser.parse_object({"attack": dict(config)}))
+        parsed = parser.parse_object({"attack": dict(config)})
+        made: Any = parser.instantiate_classes(parsed)
     except UnlearunError:
         raise
     except Exception as error:  # jsonargparse's own, or what a class says of an argument
         raise _refused(config, error) from error
-    attack: Attack = made["attack"]
-    return attack
-
-
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(Attack, "attack", required=True)
-    return parser
+    return made["attack"], dict(parsed["attack"].as_dict())
 
 
 def _check_arguments(class_path: str, arguments: Mapping[str, Any]) -> None:
     """Check names and kinds of arguments, of a class that ships or has been imported."""
-    known = {cls.__name__: cls for cls in _kinds(Attack)} | {
-        f"{cls.__module__}.{cls.__qualname__}": cls for cls in _kinds(Attack)
-    }
+    known = {name: cls for cls in _kinds(Attack) for name in (cls.__name__, f"{cls.__module__}.{cls.__qualname__}")}
     shipped = class_path.rpartition(".")[2] if class_path.startswith("unlearun.") else class_path
     cls = known.get(class_path) or known.get(shipped)
     if cls is None:

@@ -45,14 +45,8 @@ class GiveAway(Attack):
             outcome.skipped["all"] = "the rows are plain text, of which the beginning is given away in any case"
             return outcome
         names = {f"{FORGET}_{count}": f"given {count} token{'s' if count > 1 else ''}" for count in self.tokens}
-        data = victim.datamodule(
-            evaluation={
-                name: victim.forget_source(given_tokens=count) for name, count in zip(names, self.tokens, strict=True)
-            },
-            final_metrics=list(METRICS),
-            retain_reference=None,
-            overlap="allow",
-            duplicates="allow",
+        data = victim.forget_data(
+            METRICS, {name: {"given_tokens": count} for name, count in zip(names, self.tokens, strict=True)}
         )
         found = victim.measure(victim.load(UnlearningMethod), data)
         said = {"unlearned": victim.said, "start": victim.said_at_start}

@@ -14,7 +14,6 @@ from unlearun.data import OWN, PARAPHRASE, WRONG, Batch
 from unlearun.errors import UnlearunError, check_bounds
 from unlearun.methods import UnlearningMethod
 from unlearun.models import lens_logprobs, mean_states
-from unlearun.records import FORGET
 
 LENS, PROBE = "lens", "probe"
 INSTALL = "needs the package scikit-learn; pip install 'unlearun[probe]'"
@@ -62,10 +61,7 @@ class LookInside(Attack):
 
     def run(self, victim: Victim) -> Outcome:
         """See `Attack`."""
-        data = victim.datamodule(
-            evaluation={FORGET: victim.forget_source()}, retain_reference=None, overlap="allow", duplicates="allow"
-        )
-        predicted: Any = victim.trainer().predict(victim.load(Looking), datamodule=data)
+        predicted: Any = victim.trainer().predict(victim.load(Looking), datamodule=victim.forget_data(None))
         outcome = Outcome()
         lens = np.concatenate([found[LENS] for found in predicted], axis=1)
         outcome.figures[LENS] = [float(value) for value in lens.mean(-1)]

@@ -42,13 +42,10 @@ class PromptAttack(Attack):
         if not ways:
             return outcome
         names = {f"{FORGET}_{number}": way for number, way in enumerate(ways)}
-        data = victim.datamodule(
+        data = victim.forget_data(
+            CHEAP,
+            {name: ways[way] for name, way in names.items()},
             max_length=victim.plain_data.max_length + (ROOM if asks_questions(victim) else 0),
-            evaluation={name: victim.forget_source(**ways[way]) for name, way in names.items()},
-            final_metrics=list(CHEAP),
-            retain_reference=None,
-            overlap="allow",
-            duplicates="allow",
         )
         found = victim.measure(victim.load(UnlearningMethod), data)
         for name, way in names.items():

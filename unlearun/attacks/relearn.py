@@ -153,16 +153,12 @@ class Relearn(Attack):
         method.optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": self.learning_rate}}
         batch_size = self.batch_size or victim.plain_data.batch_size
         steps = -(-len(rows) // batch_size) * self.epochs
-        data = victim.datamodule(
+        data = victim.forget_data(
+            CHEAP,
             forget=None,
             retain=rows,
-            evaluation={FORGET: victim.forget_source()},
             batch_size=batch_size,
-            final_metrics=list(CHEAP),
             validation_metrics=list(CHEAP),
-            retain_reference=None,
-            overlap="allow",
-            duplicates="allow",
             **_template_of(victim),
         )
         curve = Curve(self.measured, kept)

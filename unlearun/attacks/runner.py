@@ -175,7 +175,7 @@ def _key(facts: Mapping[str, Any], named: Named) -> str:
 def _named(known: Attacked) -> Named | None:
     """Make an attack again of what its file says of it; None where that cannot be done."""
     try:
-        return Named(known.attack, make_attack(known.settings), known.settings)
+        return Named(known.attack, *make_attack(known.settings))
     except UnlearunError:
         return None
 
@@ -185,7 +185,7 @@ def _content(source: Any) -> str:  # noqa: ANN401 - any source
     if not isinstance(path, str):
         return str(source)
     file = find_asset(path) if not Path(path).exists() else Path(path)
-    return _digest(file.read_bytes().hex()) if file is not None and file.is_file() else path
+    return hashlib.blake2b(file.read_bytes()).hexdigest() if file is not None and file.is_file() else path
 
 
 def _facts(victim: Victim) -> dict[str, Any]:

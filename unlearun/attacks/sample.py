@@ -63,13 +63,7 @@ class Sample(Attack):
     def run(self, victim: Victim) -> Outcome:
         """See `Attack`."""
         short = any(example.item.short_answer is not None for example in victim.forget_examples)
-        data = victim.datamodule(
-            evaluation={FORGET: victim.forget_source()},
-            final_metrics=[*METRICS, *([SHORT] if short else [])],
-            retain_reference=None,
-            overlap="allow",
-            duplicates="allow",
-        )
+        data = victim.forget_data([*METRICS, *([SHORT] if short else [])])
         outcome = Outcome()
         method = victim.load(SampledAnswers)
         for temperature in self.temperatures:

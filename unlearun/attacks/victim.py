@@ -119,6 +119,27 @@ class Victim:
         """
         return UnlearningDataModule(**{**self.data, **changes})
 
+    def forget_data(
+        self, metrics: Sequence[str] | None, ways: Mapping[str, Mapping[str, Any]] | None = None, **changes: Any
+    ) -> UnlearningDataModule:
+        """Return data of which the forget rows alone are evaluated, without a word of what was said of them before.
+
+        Args:
+            metrics: What is measured; None for what the run measured.
+            ways: Options of the forget set by the name of a set, one set a way to ask; None for it as it is.
+            changes: Further arguments of `UnlearningDataModule`.
+        """
+        asked = {FORGET: {}} if ways is None else ways
+        if metrics is not None:
+            changes["final_metrics"] = list(metrics)
+        return self.datamodule(
+            evaluation={name: self.forget_source(**options) for name, options in asked.items()},
+            retain_reference=None,
+            overlap="allow",
+            duplicates="allow",
+            **changes,
+        )
+
     def load(self, kind: type[M], quantisation: Quantisation | None = None, **settings: Any) -> M:
         """Load the model anew.
 
@@ -206,14 +227,7 @@ class Victim:
 
     def _is_of_this_model(self, known: Evaluation) -> bool:
         """Say whether an evaluation finds of the forget rows what the weights say, by one pass over them."""
-        data = self.datamodule(
-            evaluation={FORGET: self.forget_source()},
-            final_metrics=list(CHEAP),
-            retain_reference=None,
-            overlap="allow",
-            duplicates="allow",
-        )
-        now = self.measure(self.load(UnlearningMethod), data)
+        now = self.measure(self.load(UnlearningMethod), self.forget_data(CHEAP))
         pairs = [(mean_of(one, column) for one in (known, now)) for column in CHEAP]
         # a metric that the run did not measure is no sign of another model
         return all(not abs(before - after) > SAME for before, after in pairs)
@@ -231,14 +245,7 @@ class Victim:
         known = _said(self.unlearned)
         if len(known) == len(self.forget_examples):
             return known
-        data = self.datamodule(
-            evaluation={FORGET: self.forget_source()},
-            final_metrics=["rouge"],
-            retain_reference=None,
-            overlap="allow",
-            duplicates="allow",
-        )
-        return _said(self.measure(self.load(UnlearningMethod), data))
+        return _said(self.measure(self.load(UnlearningMethod), self.forget_data(["rouge"])))
 
     @cached_property
     def said_at_start(self) -> dict[str, str] | None:

@@ -3,10 +3,10 @@
 from unlearun.records.aggregates import auroc, harmonic_mean, kolmogorov_smirnov, privleak
 from unlearun.records.attacked import Attacked
 from unlearun.records.evaluation import Evaluation, role_of
-from unlearun.records.forget_rows import FORGET, as_forget, mean_of, of_rows, only, same_rows
+from unlearun.records.forget_rows import FORGET, as_forget, mean_of, of_rows, only
 from unlearun.records.meanings import better, meaning
 from unlearun.records.metric_faith import quantisation_faith, relearning_faith
-from unlearun.records.one_score import OneScore, one_score, other_rows
+from unlearun.records.one_score import OneScore, one_score
 from unlearun.records.published import read_records
 from unlearun.records.recovery import LEAST_FORGOTTEN, Recovery, recovery
 from unlearun.records.reference import check_fit, offers, read_reference
@@ -20,6 +20,7 @@ from unlearun.records.robustness import (
     stand,
     with_golds,
 )
+from unlearun.records.same_rows import measured_otherwise, same_rows
 from unlearun.records.scores import ROUGE_COLUMNS, Score, mean, set_scores
 from unlearun.records.summary import AGGREGATES, ATTACKS, NEED_REFERENCE, find, resamples, summarise
 from unlearun.records.table import SetTable, interval
@@ -54,13 +55,13 @@ __all__ = [
     "mean",
     "mean_of",
     "meaning",
+    "measured_otherwise",
     "number",
     "of_rows",
     "offers",
     "one_score",
     "only",
     "other_attacks",
-    "other_rows",
     "privleak",
     "quantisation_faith",
     "read_records",

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 from unlearun.records.evaluation import Evaluation
 from unlearun.records.summary import summarise
@@ -53,20 +51,6 @@ def of_rows(evaluation: Evaluation, kept: set[str]) -> Evaluation:
     fewer.examples[FORGET] = {key: row for key, row in evaluation.examples[FORGET].items() if key in kept}
     summarise(fewer)
     return fewer
-
-
-def same_rows(ours: Mapping[str, Any], theirs: Mapping[str, Any], name: str) -> bool:
-    """Say whether two evaluations are of the same rows of a set, all of them, asked in the same way.
-
-    Args:
-        ours: The fingerprint of one.
-        theirs: That of the other.
-        name: The set.
-    """
-    wanted, found = ((one.get("sets") or {}).get(name) for one in (ours, theirs))
-    if wanted is None or found is None or found.get("partial"):
-        return False
-    return all(wanted.get(key) == found.get(key) for key in ("rows", "digest", "template", "generation"))
 
 
 def mean_of(evaluation: Evaluation, column: str, kept: set[str] | None = None) -> float:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from unlearun.records.aggregates import harmonic_mean
-from unlearun.records.evaluation import Evaluation, role_of
-from unlearun.records.forget_rows import same_rows
+from unlearun.records.evaluation import Evaluation
+from unlearun.records.same_rows import measured_otherwise
 
 # Those that need no gradients.
 COMPARED_ATTACKS = ("mia", "mia_zlib", "mia_min_k", "mia_min_k_plus_plus")
@@ -61,7 +60,7 @@ def privacy(unlearned: Evaluation, retain: Evaluation | None) -> float:
         unlearned: Of the model that is judged.
         retain: Of a model that never saw the forget set.
     """
-    if retain is None or other_rows(unlearned, retain, ("forget", "holdout")):
+    if retain is None or measured_otherwise(unlearned, retain, ("forget", "holdout")):
         return math.nan
     near = []
     for attack in COMPARED_ATTACKS:
@@ -95,7 +94,7 @@ def utility(unlearned: Evaluation, start: Evaluation | None) -> float:
     """
     if start is None or start.parts.get("model_utility") != unlearned.parts.get("model_utility"):
         return math.nan
-    if other_rows(unlearned, start, ("retain", "utility")):
+    if measured_otherwise(unlearned, start, ("retain", "utility")):
         return math.nan
     shares = []
     for name in ("model_utility", "forget/fluency"):
@@ -103,19 +102,6 @@ def utility(unlearned: Evaluation, start: Evaluation | None) -> float:
         if name == "model_utility" or (name in start.summary and name in unlearned.summary):
             shares.append(min(1.0, after / before) if before > 0 and not math.isnan(after) else math.nan)
     return _harmonic(shares)
-
-
-def other_rows(first: Evaluation, second: Evaluation, roles: Sequence[str]) -> bool:
-    """Say whether two evaluations tell that sets which play a role in both are of other rows, or were asked otherwise.
-
-    Args:
-        first: The one.
-        second: The other.
-        roles: The roles that count.
-    """
-    ours, theirs = (one.fingerprint.get("sets") or {} for one in (first, second))
-    shared = [name for name in ours if name in theirs and role_of(name) in roles]
-    return any(not same_rows(first.fingerprint, second.fingerprint, name) for name in shared)
 
 
 def _harmonic(values: list[float]) -> float:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from unlearun.records import Recovery, Standing, Tried, best_layer, other_attacks, with_golds
+from unlearun.report.changes import Value
 from unlearun.report.reported_run import ReportedRun
-from unlearun.report.values import Value
 
 # From what share on a reader must know of it before any other number, if a retain model gives back less by so much.
 TELLING, APART = 0.3, 0.1

@@ -6,10 +6,11 @@ import math
 from typing import Any, NamedTuple
 
 from unlearun.records import role_of
+from unlearun.report.changes import Value
 from unlearun.report.figures_of_runs import X, Y, pareto_front
 from unlearun.report.marking import Piece, mark_shared
 from unlearun.report.reported_run import ReportedRun
-from unlearun.report.values import Value, value_of
+from unlearun.report.values import value_of
 
 # More examples of a set make a page that is slow to open; all stand in the records.
 MOST_ROWS = 400

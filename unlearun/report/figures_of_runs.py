@@ -10,9 +10,10 @@ import numpy as np
 
 from unlearun.records import better
 from unlearun.records.scores import Floats
+from unlearun.report.changes import Value
 from unlearun.report.figures import COLOURS, INK, make_figure
 from unlearun.report.reported_run import ReportedRun
-from unlearun.report.values import DIRECTIONS, MAIN, Value, direction, value_of
+from unlearun.report.values import DIRECTIONS, MAIN, direction, value_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -121,9 +122,8 @@ def _bars_figure(name: str, runs: list[ReportedRun]) -> Figure:
     axes.set(ylim=(len(runs) - 0.5, -0.5))
     axes.grid(visible=False, axis="y")
     way = better(name)
-    figure.suptitle(
-        f"{name}: {direction(name)}", fontsize=10, color=INK
-    )  # of the figure, for long names narrow the axes
+    # of the figure, for long names of runs make the axes narrow
+    figure.suptitle(f"{name}: {direction(name)}", fontsize=10, color=INK)
     if way not in DIRECTIONS:
         axes.axvline(float(way), color=COLOURS["forget"], linestyle=":", linewidth=1)
     return figure

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 from unlearun.records import other_attacks
 from unlearun.report.attacks import SAID, SCORES, looked_into, standing_rows, ways
 from unlearun.report.cells import plain_cell
+from unlearun.report.changes import Value
 from unlearun.report.contents import example_sets, lead, run_rows
 from unlearun.report.facts import config_differences, data_sets, facts, flat
 from unlearun.report.findings import findings, findings_together
 from unlearun.report.reported_run import ReportedRun
-from unlearun.report.values import Line, Value, compared_names, direction, lines, main_lines
+from unlearun.report.values import Line, compared_names, direction, lines, main_lines
 
 SHOWN_ROWS = 10
 

@@ -11,6 +11,7 @@ import yaml
 
 from unlearun.errors import UnlearunError
 from unlearun.records import Evaluation, Standing
+from unlearun.report.changes import Changes
 from unlearun.report.summary import other_rows
 
 Curve: TypeAlias = "tuple[list[int], list[float]]"
@@ -65,6 +66,11 @@ class ReportedRun:
     def other_rows(self) -> list[str]:
         """The sets that start and end both have, but with other rows."""
         return [] if self.first is None else other_rows(self.first, self.last)
+
+    @cached_property
+    def changes(self) -> Changes:
+        """What start and end differ in, where they can be compared; resampled once for all that a report says."""
+        return Changes(self.first if self.comparable else None, self.last)
 
     @cached_property
     def standing(self) -> Standing | None:
