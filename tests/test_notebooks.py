@@ -46,6 +46,9 @@ def test_it_runs_and_says_what_it_is_said_to_say(file, tmp_path):
 def test_its_outputs_are_stored_and_name_no_machine(file):
     text = file.read_text(encoding="utf-8")
     assert not re.search(r"(/root|/home|/tmp|/Users|site-packages)/", re.sub(r'"image/png": "[^"]*"', "", text))
+    for cell in cells(file):  # as `run_notebooks` stores them: what is printed in one go is one output
+        kinds = [output["output_type"] for output in cell.get("outputs", [])]
+        assert ("stream", "stream") not in zip(kinds, kinds[1:], strict=False)
     outputs = [output for cell in cells(file) for output in cell.get("outputs", [])]
     assert len(outputs) >= 4
     assert not [output for output in outputs if output["output_type"] == "error"]
