@@ -31,11 +31,18 @@ def make_tokenizer(chat_template: str | None = None) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+PICTURES = "unlearun.report.page.pictures_of_run"
+
+
+def no_pictures(run):
+    """Stand in for what draws the pictures of a report: it takes a second a fit or more, and tests/report has it."""
+    return []
+
+
 @pytest.fixture(autouse=True)
 def without_pictures(request, monkeypatch):
-    """Leave the pictures out of the reports that fits write: they take a second a fit, and tests/report has them."""
     if "report" not in request.path.parts:
-        monkeypatch.setattr("unlearun.report.page.pictures_of_run", lambda run: [])
+        monkeypatch.setattr(PICTURES, no_pictures)
 
 
 def make_llama(layers: int = 2, width: int = 32, seed: int = 0) -> LlamaForCausalLM:

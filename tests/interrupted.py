@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
-import sys
 import time
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import torch
-from conftest import FORGET, RETAIN, make_gpt2, make_tokenizer
+from conftest import FORGET, PICTURES, RETAIN, make_gpt2, make_tokenizer, no_pictures
+from processes import warm
 from safetensors.torch import load_file
 
 from unlearun.api import Unlearning
 from unlearun.models import LoRA
 from unlearun.runs import RunCheckpoint
-
-processes: Any = multiprocessing.get_context("forkserver")
 
 LONGEST = 120.0
 
@@ -57,35 +54,25 @@ def train(root: str, case: Case, resume: str | None) -> None:
         exact = {"deterministic": True}
     rows = [{**row, "others": ["No, never.", "Maybe."]} for row in FORGET]
     unlearner.load_data(rows, RETAIN, max_new_tokens=4, alternate_key="others")
-    unlearner.run(
-        batch_size=1,
-        learning_rate=3e-3,
-        num_epochs=4,
-        gradient_accumulation_steps=case.accumulate,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[RunCheckpoint(minutes=0.0)],
-        **exact,
-        resume=resume,
-    )
-
-
-def start_server() -> None:
-    """Start a process that has imported all, for that takes longer than a run: others begin as copies of it."""
-    processes.set_forkserver_preload(["interrupted"])
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # it would not find this file
-    try:
-        forkserver.ensure_running()
-    finally:
-        os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
+    with patch(PICTURES, no_pictures):
+        unlearner.run(
+            batch_size=1,
+            learning_rate=3e-3,
+            num_epochs=4,
+            gradient_accumulation_steps=case.accumulate,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[RunCheckpoint(minutes=0.0)],
+            **exact,
+            resume=resume,
+        )
 
 
 def finish(root: Path, case: Case) -> dict[str, torch.Tensor]:
     """Start a run, or go on with the one that there is, and return its weights at the end."""
     folders = list(root.glob("*/*/config.yaml"))
     if not list(root.glob("*/*/model")):
-        child = processes.Process(target=train, args=(str(root), case, str(folders[0].parent) if folders else None))
+        child = warm().Process(target=train, args=(str(root), case, str(folders[0].parent) if folders else None))
         child.start()
         child.join(LONGEST)
         assert child.exitcode == 0
@@ -101,7 +88,7 @@ def interrupt(root: Path, case: Case, step: int, seconds: float, number: int = s
     Returns:
         Its exit status.
     """
-    child = processes.Process(target=train, args=(str(root), case, None))
+    child = warm().Process(target=train, args=(str(root), case, None))
     child.start()
     while child.is_alive() and steps_left(root) < step:
         time.sleep(0.001)

@@ -8,7 +8,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from conftest import CHARACTERS, FORGET, RETAIN, make_llama, make_tokenizer
+from conftest import CHARACTERS, FORGET, PICTURES, RETAIN, make_llama, make_tokenizer, no_pictures
 from fits import KEPT, ROWS, Fit, Fitted, make, make_trainer, run
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
@@ -56,7 +56,8 @@ def unlearn(rank: int | None, folder: str, method: str, options: dict[str, Any])
         os.environ.update(LOCAL_RANK=str(rank), NODE_RANK="0", WORLD_SIZE="2")
         more = {"devices": 2, "strategy": "fsdp2", "plugins": [LightningEnvironment()]}
     quiet = {"enable_model_summary": False, "enable_progress_bar": False}
-    where = unlearner.run(learning_rate=1e-3, num_epochs=3, accelerator="cpu", **quiet, **more)
+    with patch(PICTURES, no_pictures):
+        where = unlearner.run(learning_rate=1e-3, num_epochs=3, accelerator="cpu", **quiet, **more)
     unlearner.save_model(f"{where}/again")
     if "lora" in options:
         unlearner.save_model(f"{where}/adapter", adapter=True)

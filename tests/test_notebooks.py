@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,7 @@ def test_its_outputs_are_stored_and_name_no_machine(file):
     assert not re.search(r"(/root|/home|/tmp|/Users|site-packages)/", re.sub(r'"image/png": "[^"]*"', "", text))
     for cell in cells(file):  # as `run_notebooks` stores them: what is printed in one go is one output
         kinds = [output["output_type"] for output in cell.get("outputs", [])]
-        assert ("stream", "stream") not in zip(kinds, kinds[1:], strict=False)
+        assert ("stream", "stream") not in pairwise(kinds)
     outputs = [output for cell in cells(file) for output in cell.get("outputs", [])]
     assert len(outputs) >= 4
     assert not [output for output in outputs if output["output_type"] == "error"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from importlib.util import find_spec
 
 import pytest
@@ -25,7 +26,7 @@ pytestmark = [
 @pytest.fixture(autouse=True)
 def all_cores():
     threads = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     yield
     torch.set_num_threads(threads)
 

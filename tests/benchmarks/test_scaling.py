@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import scaling
 import torch
+from processes import alone
 from scaling import BARS, BEGIN, END, README, missed_bars, table
 from scaling_steps import Shape, Work, train
 
 from unlearun.data import collate
 
-SCRIPT = Path(__file__).with_name("scaling.py")
-
 pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is read from /proc")
 
 
-def test_rows_are_prepared_and_found_again(tmp_path):
+def test_rows_are_prepared_and_found_again(tmp_path, monkeypatch, capsys):
     """8,000 rows have over two million characters, which are kept on disk."""
     picture = tmp_path / "scaling.png"
-    command = [sys.executable, str(SCRIPT), "rows", "--rows", "8000", "--model", "pocket", "--plot", str(picture)]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    command = ["scaling.py", "rows", "--rows", "8000", "--model", "pocket", "--plot", str(picture)]
+    monkeypatch.setattr(sys, "argv", command)
+    monkeypatch.setattr(scaling, "alone", alone)  # in a process that need not import all first
+    with pytest.raises(SystemExit, match="0"):
+        scaling.main()
+    said = capsys.readouterr().out
     (found,) = json.loads(said.splitlines()[-1])["rows"]
     assert found["rows"] == 8000
     assert found["tokens"] > 8000 * 40

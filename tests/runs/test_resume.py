@@ -7,7 +7,7 @@ import random
 import signal
 
 import pytest
-from interrupted import Case, finish, interrupt, start_server, steps_left
+from interrupted import Case, finish, interrupt, steps_left
 
 CASES = {
     "NPO": Case("npo", {"retain_loss_type": "KL"}, accumulate=2),
@@ -22,7 +22,6 @@ KILLS = int(os.environ.get("UNLEARUN_KILLS", "5"))
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
     """The weights at the end of a run that nobody stopped."""
-    start_server()
     found = {}
 
     def weights(name):
