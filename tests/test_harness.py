@@ -13,6 +13,7 @@ import yaml
 from unlearun import harness
 from unlearun.__main__ import main
 from unlearun.models import load_model, load_tokenizer
+from unlearun.report.tasks import how_asked
 from unlearun.shipped import find_asset
 
 needs_it = pytest.mark.skipif(find_spec("lm_eval") is None, reason="pip install 'unlearun[lm-eval]'")
@@ -94,6 +95,7 @@ def test_the_results_of_a_run_stand_in_its_folder(task, tmp_path):
     found = json.loads((run / "lm_eval.json").read_text())
     assert set(found) == {"capitals", "towns"}
     assert found["towns"]["settings"]["num_fewshot"] == 1
+    assert how_asked(found["towns"]["settings"], None).startswith("1 example before each (seed 0), float32, lm-eval")
     assert main([*command, "capitals"]) == 0
     assert json.loads((run / "lm_eval.json").read_text())["capitals"]["metrics"]["questions"] == len(task)
 

@@ -16,10 +16,9 @@ from unlearun.arguments import OneLineParser
 from unlearun.errors import UnlearunError, check_bounds, closest
 from unlearun.files import write_whole
 from unlearun.records import number, text_table
+from unlearun.records.task_results import FILE, QUESTIONS, add_task_results
 
-FILE = "lm_eval.json"
 INSTALL = "lm-eval needs the package lm-eval; pip install 'unlearun[lm-eval]'"
-QUESTIONS = "questions"
 BOOTSTRAPS = 100  # of metrics whose standard error has no formula; with 0 none has one
 TELLING = ("limit", "num_fewshot", "dtype", "chat", "batch_size", "random_seed")
 KINDS = ("float32", "bfloat16", "float16")
@@ -56,33 +55,10 @@ def main(arguments: Sequence[str]) -> int:
     for model, results in kept.items():
         folder = Path(model)
         if (folder / "config.yaml").is_file() and (folder / "model").is_dir():
-            # a task that was run before stays, unless it has run again
-            write_whole(folder / FILE, json.dumps({**read_results(folder), **results}, indent=1) + "\n")
+            add_task_results(folder, results)
     if chosen.output:
         write_whole(chosen.output, json.dumps(kept, indent=1) + "\n")
     return 0
-
-
-def read_results(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return what tasks of the harness have found of a run: for each its metrics, and the settings it ran with.
-
-    Args:
-        folder: Of the run.
-
-    Returns:
-        For each task ``metrics`` and ``settings``; nothing where none has run, or the file cannot be read.
-    """
-    try:
-        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    if not isinstance(found, dict):
-        return {}
-    return {
-        task: kept
-        for task, kept in found.items()
-        if isinstance(kept, dict) and isinstance(kept.get("metrics"), dict) and isinstance(kept.get("settings"), dict)
-    }
 
 
 def _told(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -278,7 +254,8 @@ def _parser() -> OneLineParser:
     parser = OneLineParser(
         "unlearun lm-eval",
         description="Run tasks of lm-evaluation-harness on models; of several, side by side.",
-        epilog=f"The results of a run folder are kept in it as {FILE}. Needs: pip install 'unlearun[lm-eval]'",
+        epilog=f"The results of a run folder are kept in it as {FILE}, and `unlearun report` shows them. "
+        "Needs: pip install 'unlearun[lm-eval]'",
     )
     parser.add_argument("models", metavar="MODEL", nargs="+", help="a run folder, or what --model.model takes")
     parser.add_argument("--tasks", metavar="TASK", nargs="+", required=True, help="such as mmlu, wmdp_bio, arc_easy")

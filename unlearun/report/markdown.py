@@ -12,6 +12,7 @@ from unlearun.report.contents import example_sets, lead, run_rows
 from unlearun.report.facts import config_differences, data_sets, facts, flat
 from unlearun.report.findings import findings, findings_together
 from unlearun.report.reported_run import ReportedRun
+from unlearun.report.tasks import INTERVALS, task_rows
 from unlearun.report.values import Line, compared_names, direction, lines, main_lines
 
 SHOWN_ROWS = 10
@@ -30,6 +31,7 @@ def run_markdown(run: ReportedRun) -> str:
         f"`{name}` is the harmonic mean of {', '.join(f'`{one}`' for one in made_of)}."
         for name, made_of in run.last.parts.items()
     ]
+    parts += _tasks([run], ["value"])
     for found in example_sets(run):
         header = ["prompt", "true answer", *(["before"] if run.comparable else []), "after"]
         rows = [
@@ -59,6 +61,7 @@ def comparison_markdown(runs: list[ReportedRun]) -> str:
     parts += [table(["metric", "better", *(row.name for row in rows)], values)]
     parts += [f"Beaten by no other in both forget_quality and model_utility: {plain_cell(front)}." if front else ""]
     parts += _standings(runs)
+    parts += _tasks(runs, [run.name for run in runs])
     differences = config_differences([flat(run.config) for run in runs])
     parts += ["## Differences of their configs"]
     parts += [
@@ -99,6 +102,12 @@ def _standings(runs: list[ReportedRun]) -> list[str]:
         [row.name, *(shown(value) for value in (*row.scores, row.robustness, *row.shares)), row.weakest] for row in rows
     ]
     return ["## Is it really gone?", table(header, cells), SAID, other_attacks(standings)]
+
+
+def _tasks(runs: list[ReportedRun], names: list[str]) -> list[str]:
+    rows = [[row.task, row.metric, *map(shown, row.values), row.asked] for row in task_rows(runs)]
+    header = ["task", "metric", *names, "how it was asked"]
+    return ["## Tasks of lm-evaluation-harness", table(header, rows), INTERVALS] if rows else []
 
 
 def shown(value: Value | None) -> str:

@@ -19,6 +19,7 @@ from unlearun.report.facts import config_differences, data_sets, facts, flat, sh
 from unlearun.report.findings import findings, findings_together
 from unlearun.report.pictures import pictures_of_run, pictures_of_runs
 from unlearun.report.reported_run import ReportedRun
+from unlearun.report.tasks import INTERVALS, task_rows
 from unlearun.report.values import compared_names, direction, lines, main_lines
 
 if TYPE_CHECKING:
@@ -49,10 +50,12 @@ def run_page(run: ReportedRun) -> str:
         run: The run.
     """
     found = lines(run)
+    tasks = task_rows([run])
     sets = example_sets(run)
     parts = [("warnings", "Warnings"), ("outcome", "Outcome")]
     parts += [("attacks", "Attacks")] if run.standing else []
     parts += [("pictures", "Pictures"), ("values", "Values")]
+    parts += [("tasks", "Tasks")] if tasks else []
     parts += [("examples", "Examples")] if sets else []
     by_name = {line.name: line for line in found}
     return _render(
@@ -72,6 +75,8 @@ def run_page(run: ReportedRun) -> str:
         lines=main_lines(found),
         compared=run.comparable,
         made_of=[(name, ", ".join(made_of)) for name, made_of in run.last.parts.items()],
+        tasks=tasks,
+        intervals=INTERVALS,
         pictures=pictures_of_run(run),
         sets=sets,
         records=f"eval/step={run.last.step}.json",
@@ -90,6 +95,7 @@ def comparison_page(runs: list[ReportedRun]) -> str:
     names = compared_names(runs)
     standings = [run.standing for run in runs if run.standing]
     attacks, standing = standing_rows(standings)
+    tasks = task_rows(runs)
     return _render(
         "comparison.html",
         title=f"{len(runs)} runs compared",
@@ -98,6 +104,7 @@ def comparison_page(runs: list[ReportedRun]) -> str:
             ("warnings", "Warnings"),
             ("values", "Runs"),
             *([("attacks", "Attacks")] if standings else []),
+            *([("tasks", "Tasks")] if tasks else []),
             ("pictures", "Pictures"),
             ("differences", "Differences"),
         ],
@@ -110,6 +117,8 @@ def comparison_page(runs: list[ReportedRun]) -> str:
         said=SAID,
         strangers=all("mia" in run.last.summary for run in runs),
         uneven=other_attacks(standings),
+        tasks=tasks,
+        intervals=INTERVALS,
         pictures=pictures_of_runs(runs),
         compared=all(run.comparable for run in runs),
         differences=config_differences([flat(run.config) for run in runs]),

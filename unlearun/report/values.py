@@ -11,6 +11,7 @@ from typing import NamedTuple
 from unlearun.records import AGGREGATES, ROUGE_COLUMNS, Evaluation, better, meaning, role_of
 from unlearun.report.changes import Value
 from unlearun.report.reported_run import ReportedRun
+from unlearun.report.tasks import task_rows
 
 # The rows of a run that a comparison begins with.
 MAIN = (
@@ -115,7 +116,7 @@ def compared_names(runs: list[ReportedRun]) -> list[str]:
 
 
 def to_csv(runs: list[ReportedRun]) -> str:
-    """Write every value at the start and the end of some runs, a line each.
+    """Write every value at the start and the end of some runs, a line each, and what tasks of lm-eval have found.
 
     Args:
         runs: The runs.
@@ -129,6 +130,10 @@ def to_csv(runs: list[ReportedRun]) -> str:
                 value = value_of(evaluation, name)
                 cells = ["" if math.isnan(cell) else repr(float(cell)) for cell in value]
                 writer.writerow([_cell(run.name), evaluation.step, _cell(name), *cells, better(name)])
+        for task in task_rows([run]):
+            cells = ["" if math.isnan(cell) else repr(float(cell)) for value in task.values if value for cell in value]
+            name = f"lm-eval/{task.task}/{task.metric}"
+            writer.writerow([_cell(run.name), run.last.step, name, *cells, ""])
     return text.getvalue()
 
 
