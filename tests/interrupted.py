@@ -18,7 +18,7 @@ from unlearun.api import Unlearning
 from unlearun.models import LoRA
 from unlearun.runs import RunCheckpoint
 
-LONGEST = 120.0
+LONGEST = 300.0
 
 
 class Case(NamedTuple):

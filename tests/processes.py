@@ -119,7 +119,7 @@ def _work(_index: int, folder: str, work: Callable[..., Any], arguments: tuple[A
 
 
 def _take_part(rank: int, folder: str, work: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    meet = {"init_method": f"file://{folder}/meet", "timeout": timedelta(seconds=60)}
+    meet = {"init_method": f"file://{folder}/meet", "timeout": timedelta(seconds=300)}
     distributed.init_process_group("gloo", rank=rank, world_size=WORLD, **meet)
     try:
         return work(rank, *arguments)

@@ -250,7 +250,7 @@ def test_two_processes_find_what_one_finds(tmp_path, monkeypatch, capsys, strate
     assert main([*command, "--trainer.devices", "1", "--data.batch_size", "2"]) == 0
     if strategy == "ddp":  # Lightning starts the second process
         ran = [sys.executable, "-m", "unlearun", *command, *two]
-        done = subprocess.run(ran, capture_output=True, text=True, timeout=200, check=False)
+        done = subprocess.run(ran, capture_output=True, text=True, timeout=400, check=False)
         status, said = done.returncode, done.stdout
     else:
         first, second = as_torchrun([*command, *two])

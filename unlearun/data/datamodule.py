@@ -25,7 +25,7 @@ from unlearun.data.loader import ResumableLoader
 from unlearun.data.rows import Item, Keys
 from unlearun.data.sampler import DrawnBatches, RowStream, StepSampler
 from unlearun.data.set_options import SetOptions, split_source
-from unlearun.data.sets import TRAINED, RowSets, check_names, name_sources
+from unlearun.data.sets import TRAINED, RowSets, name_evaluated, name_sources
 from unlearun.data.sources import MissingFileError, Source, under_root
 from unlearun.errors import UnlearunError, all_at_once, check_bounds, check_choice
 
@@ -153,19 +153,9 @@ class UnlearningDataModule(LightningDataModule):
         check_choice("anchor", anchor, TRAINED)
         check_choice("overlap", overlap, ("allow", "warn", "error"))
         check_choice("duplicates", duplicates, ("allow", "warn", "error"))
-        if evaluation is not None and isinstance(evaluation.get("path"), str):
-            raise UnlearunError("evaluation maps names to sources: evaluation={'forget': {'path': ...}, ...}")
-        self.sources = name_sources(forget, retain, holdout, utility)
+        named = name_sources(forget, retain, holdout, utility)
         # What each evaluated name stands for: a set of `sources`, or a source of its own beside them.
-        self.evaluated = {name: name for name in self.sources}
-        if evaluation is not None:
-            check_names(evaluation)
-            self.evaluated = {}
-            for name, source in evaluation.items():
-                if source is None:
-                    continue
-                self.evaluated[name] = name if self.sources.get(name) == source else f"evaluation {name}"
-                self.sources[self.evaluated[name]] = source
+        self.sources, self.evaluated = name_evaluated(named, evaluation)
         self.common = SetOptions(
             Keys(question_key, answer_key, alternate_key, paraphrase_key, perturbed_key, text_key),
             min_characters,
@@ -176,14 +166,7 @@ class UnlearningDataModule(LightningDataModule):
             max_new_tokens=max_new_tokens,
         )
         self.options: dict[str, SetOptions] = {}
-        missing: list[str] = []
-        for name, source in self.sources.items():
-            try:
-                self.sources[name], self.options[name] = self._own_options(source, root, f"the {name} set")
-            except MissingFileError as error:  # all that a folder lacks are said at once
-                missing.append(str(error))
-        if missing:
-            raise UnlearunError(missing[0]) if len(missing) == 1 else all_at_once(missing, f"data.root {root}")
+        self._split_sources(root)
         self.sets = RowSets(self.sources, self.options, overlap, seed, duplicates, cache)
         self.max_length = max_length
         self.truncation = truncation
@@ -409,6 +392,17 @@ class UnlearningDataModule(LightningDataModule):
         return list(self.val_dataloader().values())
 
     # ---- inside ---------------------------------------------------------------------------------------------
+
+    def _split_sources(self, root: str | None) -> None:
+        """Take from each source what it says of its own set alone, and let a folder stand in for the hub."""
+        missing: list[str] = []
+        for name, source in self.sources.items():
+            try:
+                self.sources[name], self.options[name] = self._own_options(source, root, f"the {name} set")
+            except MissingFileError as error:  # all that a folder lacks are said at once
+                missing.append(str(error))
+        if missing:
+            raise UnlearunError(missing[0]) if len(missing) == 1 else all_at_once(missing, f"data.root {root}")
 
     def _own_options(self, source: Source, root: str | None, where: str) -> tuple[Source, SetOptions]:
         source, options = split_source(source, self.common, where)

@@ -65,6 +65,35 @@ def name_sources(
     return named
 
 
+def name_evaluated(
+    sources: Mapping[str, Source], evaluation: Mapping[str, Source | None] | None
+) -> tuple[dict[str, Source], dict[str, str]]:
+    """Name what is evaluated.
+
+    Args:
+        sources: Those of a run, by name.
+        evaluation: What is evaluated in their stead, by name; None for all of them.
+
+    Returns:
+        All sources, and for each evaluated name the source that it stands for: one of a run, or one of its own beside
+        them.
+
+    Raises:
+        UnlearunError: ``evaluation`` is a source, or a name cannot be used.
+    """
+    if evaluation is None:
+        return dict(sources), {name: name for name in sources}
+    if isinstance(evaluation.get("path"), str):
+        raise UnlearunError("evaluation maps names to sources: evaluation={'forget': {'path': ...}, ...}")
+    check_names(evaluation)
+    every, evaluated = dict(sources), {}
+    for name, source in evaluation.items():
+        if source is not None:
+            evaluated[name] = name if every.get(name) == source else f"evaluation {name}"
+            every[evaluated[name]] = source
+    return every, evaluated
+
+
 def check_names(names: Iterable[str]) -> None:
     """Check that values of sets can be told by their names, as in ``set/metric``, and files be named after them.
 
