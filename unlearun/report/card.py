@@ -14,9 +14,8 @@ from unlearun.report.attacks import ways, weakest
 from unlearun.report.cells import plain_cell
 from unlearun.report.facts import data_sets, facts, short_model, versions
 from unlearun.report.findings import findings
-from unlearun.report.markdown import shown, table, values_table
+from unlearun.report.markdown import shown, table, tasks_of, values_table
 from unlearun.report.reported_run import ReportedRun
-from unlearun.report.tasks import task_rows
 from unlearun.report.values import MAIN, lines
 
 FILE = "README.md"
@@ -81,10 +80,7 @@ def _parts(run: ReportedRun, model: str) -> Iterator[str]:
     chosen = [line for line in lines(run) if line.name in MAIN or "/" not in line.name or _of_utility(line.name)]
     yield values_table(chosen, run.comparable)
     yield "Values in brackets are 95% bootstrap intervals over examples."
-    if tasks := task_rows([run]):
-        yield "## Tasks of lm-evaluation-harness"
-        rows = [[row.task, row.metric, *map(shown, row.values), row.asked] for row in tasks]
-        yield table(["task", "metric", "value", "how it was asked"], rows)
+    yield from tasks_of([run], ["value"])
     if run.standing is not None and run.standing.strongest is not None:
         yield from _attacks(run.standing)
     yield "## How"

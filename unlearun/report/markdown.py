@@ -31,7 +31,7 @@ def run_markdown(run: ReportedRun) -> str:
         f"`{name}` is the harmonic mean of {', '.join(f'`{one}`' for one in made_of)}."
         for name, made_of in run.last.parts.items()
     ]
-    parts += _tasks([run], ["value"])
+    parts += tasks_of([run], ["value"])
     for found in example_sets(run):
         header = ["prompt", "true answer", *(["before"] if run.comparable else []), "after"]
         rows = [
@@ -61,7 +61,7 @@ def comparison_markdown(runs: list[ReportedRun]) -> str:
     parts += [table(["metric", "better", *(row.name for row in rows)], values)]
     parts += [f"Beaten by no other in both forget_quality and model_utility: {plain_cell(front)}." if front else ""]
     parts += _standings(runs)
-    parts += _tasks(runs, [run.name for run in runs])
+    parts += tasks_of(runs, [run.name for run in runs])
     differences = config_differences([flat(run.config) for run in runs])
     parts += ["## Differences of their configs"]
     parts += [
@@ -104,7 +104,16 @@ def _standings(runs: list[ReportedRun]) -> list[str]:
     return ["## Is it really gone?", table(header, cells), SAID, other_attacks(standings)]
 
 
-def _tasks(runs: list[ReportedRun], names: list[str]) -> list[str]:
+def tasks_of(runs: list[ReportedRun], names: list[str]) -> list[str]:
+    """Write what tasks of lm-evaluation-harness have found.
+
+    Args:
+        runs: The runs.
+        names: A title a run.
+
+    Returns:
+        The paragraphs; none where no task has run.
+    """
     rows = [[row.task, row.metric, *map(shown, row.values), row.asked] for row in task_rows(runs)]
     header = ["task", "metric", *names, "how it was asked"]
     return ["## Tasks of lm-evaluation-harness", table(header, rows), INTERVALS] if rows else []

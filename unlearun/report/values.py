@@ -127,14 +127,17 @@ def to_csv(runs: list[ReportedRun]) -> str:
     for run in runs:
         for evaluation in [one for one in (run.first, run.last) if one is not None]:
             for name in evaluation.summary:
-                value = value_of(evaluation, name)
-                cells = ["" if math.isnan(cell) else repr(float(cell)) for cell in value]
+                cells = _numbers(value_of(evaluation, name))
                 writer.writerow([_cell(run.name), evaluation.step, _cell(name), *cells, better(name)])
         for task in task_rows([run]):
-            cells = ["" if math.isnan(cell) else repr(float(cell)) for value in task.values if value for cell in value]
             name = f"lm-eval/{task.task}/{task.metric}"
-            writer.writerow([_cell(run.name), run.last.step, name, *cells, ""])
+            writer.writerow([_cell(run.name), run.last.step, name, *_numbers(task.values[0]), ""])
     return text.getvalue()
+
+
+def _numbers(value: Value | None) -> list[str]:
+    """Write a value and the ends of its interval; nothing where there is none."""
+    return ["" if math.isnan(number) else repr(float(number)) for number in value or Value(math.nan)]
 
 
 def _cell(text: str) -> str:
