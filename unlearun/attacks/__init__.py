@@ -10,7 +10,8 @@ from unlearun.attacks.quantise import Quantise
 from unlearun.attacks.relearn import Relearn
 from unlearun.attacks.reword import Reword
 from unlearun.attacks.sample import Sample
-from unlearun.attacks.victim import Victim, read_victim
+from unlearun.attacks.victim import Victim
+from unlearun.attacks.victim_of_run import read_victim
 
 __all__ = [
     "Attack",

@@ -11,7 +11,8 @@ from unlearun import runs as runs_of
 from unlearun.attacks.configs import read_attack, shipped_attacks
 from unlearun.attacks.runner import Named, carry_out, check_writable, earlier, without_attack
 from unlearun.attacks.table import GOLD
-from unlearun.attacks.victim import Victim, read_victim
+from unlearun.attacks.victim import Victim
+from unlearun.attacks.victim_of_run import read_victim
 from unlearun.errors import UnlearunError, check_choice
 from unlearun.models import load_tokenizer
 from unlearun.models.loading import locate

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 from lightning.pytorch import Trainer, seed_everything
 
 from unlearun import runs
+from unlearun.attacks.found import found_at_the_end
 from unlearun.data import Example, UnlearningDataModule
 from unlearun.data.fingerprint import digest
 from unlearun.errors import UnlearunError
@@ -23,8 +23,6 @@ from unlearun.records import FORGET, Evaluation, as_forget, find, mean_of, role_
 log = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=UnlearningMethod)
-# A whole model, or an adapter.
-WEIGHTS = ("*.safetensors", "*.gguf")
 # What membership attacks compare.
 COMPARED = (FORGET, "holdout")
 # Another processor, or precision, moves the mean of a metric by less.
@@ -260,7 +258,7 @@ class Victim:
             model: A folder, a run folder or a hub id.
         """
         settings = (self.precision, self.dtype, self.trusted, self.seed, self.accelerator)
-        return Victim(model, self.data, self.given_start, at_the_end(Path(model)), *settings)
+        return Victim(model, self.data, self.given_start, found_at_the_end(Path(model)), *settings)
 
     def digest(self) -> str:
         """Return 8 hexadecimal digits that change whenever the evaluated rows or the way they are asked do."""
@@ -282,91 +280,3 @@ def _said(evaluation: Evaluation) -> dict[str, str]:
     """Return what was answered of the forget rows, as far as it was asked for."""
     rows = evaluation.examples.get(FORGET, {})
     return {key: str(row["generation"]) for key, row in rows.items() if row.get("generation") is not None}
-
-
-def read_victim(run: Path, precision: str | None = None) -> Victim:
-    """Take a run's model, data and evaluations.
-
-    Args:
-        run: A run folder.
-        precision: The Trainer's; None for the run's own.
-
-    Raises:
-        UnlearunError: It is none, has not ended, or its data were Python objects.
-    """
-    config = _config_of(run)
-    data, method = config.get("data"), config.get("model")
-    method = method if isinstance(method, Mapping) else {}
-    if not isinstance(data, Mapping) or "<object" in str(data):
-        raise UnlearunError(f"{run}: its config.yaml names no files of data, so they cannot be read again")
-    if unknown := [key for key in data if key not in inspect.signature(UnlearningDataModule).parameters]:
-        raise UnlearunError(
-            f"{run}: its config.yaml has data.{unknown[0]}, which this version of unlearun does not know"
-        )
-    settings = method.get("init_args")
-    settings = settings if isinstance(settings, Mapping) else {}
-    known = evaluations(run)
-    trainer = config.get("trainer")
-    trainer = trainer if isinstance(trainer, Mapping) else {}
-    seed = config.get("seed_everything")
-    try:
-        return Victim(
-            str(run / "model"),
-            data,
-            known.get(0) or _end_of(settings.get("model")),
-            at_the_end(run) if known and max(known) > 0 else None,
-            precision or trainer.get("precision") or "32-true",
-            settings.get("dtype", "float32"),
-            bool(settings.get("trust_remote_code", False)),
-            seed if isinstance(seed, int) else 0,
-            str(trainer.get("accelerator") or "auto"),
-        )
-    except UnlearunError as error:
-        raise UnlearunError(f"{run}: {error} (files of its config.yaml are looked for from {Path.cwd()})") from error
-
-
-def _config_of(run: Path) -> Mapping[str, Any]:
-    """Return what a run was made with, if it has ended and left a model."""
-    expected = "attack takes the folder of a run that has ended, such as outputs/rmu/1"
-    if not run.is_dir():
-        raise UnlearunError(f"{run} {'is no folder' if run.exists() else 'does not exist'}; {expected}")
-    if not (run / "config.yaml").is_file():
-        raise UnlearunError(f"{run} has no config.yaml; {expected}")
-    config = runs.read_config(run)
-    if config is None:
-        raise UnlearunError(f"{run / 'config.yaml'} is broken, or no mapping; {expected}")
-    if not any(file for pattern in WEIGHTS for file in (run / "model").glob(pattern)):
-        raise UnlearunError(
-            f"{run} has no weights in model/; {expected}, or make one of a checkpoint: "
-            f"unlearun export CHECKPOINT {run / 'model'}"
-        )
-    return config
-
-
-def _end_of(model: Any) -> Evaluation | None:  # noqa: ANN401 - any value of a config
-    """Return what was found at the end of the run that made a model, where the next began unmeasured."""
-    if not isinstance(model, str) or not Path(model).is_dir():
-        return None
-    return at_the_end(Path(model).parent if Path(model).name == "model" else Path(model))
-
-
-def at_the_end(run: Path) -> Evaluation | None:
-    """Return what was found at the end of a run; None where its last evaluation is not one of all metrics.
-
-    Args:
-        run: A run folder, or any other name of a model.
-    """
-    known = evaluations(run)
-    last = known[max(known)] if known else None
-    return last if last is not None and last.intervals else None
-
-
-def evaluations(run: Path) -> dict[int, Evaluation]:
-    """Return what was found at the start and at the end of a run, by step, as far as its folder has it.
-
-    Args:
-        run: A run folder, or any other name of a model.
-    """
-    named = [(file.stem.partition("=")[2], file) for file in (run / "eval").glob("step=*.json")]
-    files = {int(step): file for step, file in named if step.isdecimal()}
-    return {step: Evaluation.read(file) for step, file in files.items() if step in (0, max(files))}

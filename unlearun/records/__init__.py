@@ -20,6 +20,7 @@ from unlearun.records.robustness import (
     stand,
     with_golds,
 )
+from unlearun.records.run_evaluations import evaluation_file, evaluation_files
 from unlearun.records.same_rows import measured_otherwise, same_rows
 from unlearun.records.scores import ROUGE_COLUMNS, Score, mean, set_scores
 from unlearun.records.summary import AGGREGATES, ATTACKS, NEED_REFERENCE, find, resamples, summarise
@@ -47,6 +48,8 @@ __all__ = [
     "best_layer",
     "better",
     "check_fit",
+    "evaluation_file",
+    "evaluation_files",
     "find",
     "harmonic_mean",
     "interval",

@@ -7,6 +7,7 @@ from pathlib import Path
 from unlearun.errors import UnlearunError
 from unlearun.records import open_unlearning, tofu
 from unlearun.records.evaluation import Evaluation, is_ours, read_json, role_of
+from unlearun.records.run_evaluations import last_evaluation
 from unlearun.records.stated import to_examples
 from unlearun.shipped import find_asset, is_shipped
 
@@ -50,19 +51,3 @@ def read_records(path: str | Path) -> Evaluation:
         )
     sets = {name: {"role": role_of(name), "rows": len(rows)} for name, rows in examples.items()}
     return Evaluation(0, examples=examples, fingerprint={"kind": kind, "sets": sets}, given=given)
-
-
-def last_evaluation(folder: Path) -> Path:
-    """Return the file of a run folder's last evaluation.
-
-    Args:
-        folder: The run folder.
-
-    Raises:
-        UnlearunError: It holds none.
-    """
-    steps = {file.stem.removeprefix("step="): file for file in (folder / "eval").glob("step=*.json")}
-    numbered = {int(step): file for step, file in steps.items() if step.isdecimal()}
-    if not numbered:
-        raise UnlearunError(f"{folder} is no run folder with evaluations: it holds no eval/step=N.json")
-    return numbered[max(numbered)]

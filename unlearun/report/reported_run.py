@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import yaml
 
 from unlearun.errors import UnlearunError
-from unlearun.records import Evaluation, Standing
+from unlearun.records import Evaluation, Standing, evaluation_files
 from unlearun.report.changes import Changes
 from unlearun.report.summary import other_rows
 
@@ -143,13 +143,13 @@ def short_names(folders: list[Path]) -> list[str]:
 
 def _read(folder: Path, name: str) -> ReportedRun:
     try:
-        files = sorted((folder / "eval").glob("step=*.json")) if folder.is_dir() else []
+        files = evaluation_files(folder)
         found = "has no eval/step=N.json" if folder.is_dir() else "is no folder"
     except OSError as error:  # too long a name
         raise UnlearunError(f"{folder} cannot be read: {error.strerror}; expected a run folder") from error
     if not files:
         raise UnlearunError(f"{folder} {found}; expected a run folder, such as outputs/rmu/1")
-    evaluations = sorted((Evaluation.read(file) for file in files), key=lambda one: one.step)
+    evaluations = [Evaluation.read(file) for file in files.values()]
     try:
         config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):

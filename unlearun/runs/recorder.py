@@ -18,7 +18,7 @@ from unlearun.files import write_whole
 from unlearun.methods import UnlearningMethod
 from unlearun.methods.strategies import hides_weights, whole_weights
 from unlearun.models import is_sharded, save_folder, save_model
-from unlearun.records import Evaluation
+from unlearun.records import Evaluation, evaluation_file
 from unlearun.report import run_summary
 from unlearun.report.tensorboard import log_evaluation
 from unlearun.runs.checkpoint import RunCheckpoint, remove
@@ -96,7 +96,7 @@ class RunRecorder(Callback):
         self.first = self.last = None
         if trainer.ckpt_path:
             earlier = Path(trainer.ckpt_path).parent.parent
-            file = earlier / "eval" / "step=0.json"
+            file = evaluation_file(earlier, 0)
             if file.is_file():
                 self.first = Evaluation.read(file)
                 if earlier != self.folder:
@@ -195,7 +195,7 @@ class RunRecorder(Callback):
 
     def _write(self, trainer: Trainer, evaluation: Evaluation) -> None:
         if self.folder is not None and trainer.is_global_zero:
-            evaluation.write(self.folder / "eval" / f"step={evaluation.step}.json")
+            evaluation.write(evaluation_file(self.folder, evaluation.step))
 
 
 def _close(trainer: Trainer) -> None:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from unlearun.errors import UnlearunError
-from unlearun.records.evaluation import Evaluation
+from unlearun.records import Evaluation, evaluation_files
 from unlearun.sweep.plan import DIVERGED, DONE, FAILED, Run
 
 LONGEST = 160
@@ -91,7 +91,7 @@ def newest(folders: set[Path]) -> Path | None:
 
 def _read(run: Run, folder: Path) -> None:
     """Take over the values at the end, and model utility at step 0."""
-    steps = {int(found[1]): file for file in folder.glob("eval/*") if (found := re.fullmatch(r"step=(\d+)", file.stem))}
+    steps = evaluation_files(folder)
     if not steps or max(steps) == 0:
         raise UnlearunError("it left no evaluation" if not steps else "it took no step")
     after = Evaluation.read(steps[max(steps)])
