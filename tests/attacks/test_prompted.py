@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from unlearun.attacks import GiveAway, Jailbreak, Relearn, Reword, Sample, Victim
+from unlearun.attacks.give_away import ending, of_the_rest
 from unlearun.errors import UnlearunError
 from unlearun.models.loading import locate
 
@@ -29,18 +31,51 @@ def rest_by_hand(victim: Victim, given: int) -> list[tuple[bool, str]]:
 
 
 def test_the_rest_of_an_answer_is_compared_with_the_same_rest_without_a_beginning(victim):
-    """The target says everything before; what the retain model says by itself is what its own records have."""
+    """The target says everything before; what the retain model says by itself is what its own records have.
+
+    Of three tokens given, some answers have a full stop left alone: they do not count.
+    """
     outcome = GiveAway(tokens=[1, 3, 3]).run(victim)
     assert list(outcome.variants) == ["given 1 token", "given 3 tokens"]
     for given, (way, found) in zip((1, 3), outcome.variants.items(), strict=True):
-        rows, by_hand = found.examples["forget"], rest_by_hand(victim, given)
-        assert [rows[str(i)]["verbatim_memorization"] for i in range(len(rows))] == [hit for hit, _ in by_hand]
-        assert [rows[str(i)]["answer"] for i in range(len(rows))] == [rest for _, rest in by_hand]
+        rows = found.examples["forget"]
+        by_hand = {
+            str(i): (hit, rest)
+            for i, (hit, rest) in enumerate(rest_by_hand(victim, given))
+            if any(letter.isalnum() for letter in rest)
+        }
+        assert {key: row["verbatim_memorization"] for key, row in rows.items()} == {
+            k: hit for k, (hit, _) in by_hand.items()
+        }
+        assert {key: row["answer"] for key, row in rows.items()} == {key: rest for key, (_, rest) in by_hand.items()}
         start, plain = outcome.compared[way]["start"], outcome.compared[way]["unlearned"]
         said = victim.unlearned.examples["forget"]
-        ends = [said[str(i)]["generation"].strip().endswith(rest) for i, (_, rest) in enumerate(by_hand)]
-        assert [plain[str(i)]["verbatim_memorization"] for i in range(len(plain))] == ends
+        words = {key: len(rest.split()) for key, (_, rest) in by_hand.items()}  # the first may be cut
+        last = {
+            key: [text.split()[-words[key] :] for text in (said[key]["answer"], said[key]["generation"])]
+            for key in words
+        }
+        ends = {key: answer == generation for key, (answer, generation) in last.items()}
+        assert {key: row["verbatim_memorization"] for key, row in plain.items()} == ends
         assert sum(row["verbatim_memorization"] for row in start.values()) / len(start) > 0.9
+
+
+def test_what_is_left_of_a_word_or_a_number_is_the_whole_of_it():
+    """ "7" ends 1997, and "slo." ends Oslo; only who says the whole has said it."""
+    said = {"a": "In 1997", "b": "She was born in Oslo.", "c": "I do not know."}
+    rest = {key: ending(answer, rest) for key, answer, rest in (("a", "Born in 7", "7"), ("b", "In Oslo.", "slo."))}
+    assert rest == {"a": "7", "b": "Oslo."}
+    hits = {key: row["verbatim_memorization"] for key, row in of_the_rest(said, rest).items()}
+    assert hits == {"a": 0.0, "b": 1.0}
+
+
+def test_answers_of_which_no_word_is_left_do_not_count(tmp_path):
+    (tmp_path / "rows.json").write_text(
+        json.dumps([{"question": "Where?", "answer": "O."}, {"question": "Who?", "answer": "A."}])
+    )
+    outcome = GiveAway(tokens=[9]).run(Victim("pocket", {"forget": str(tmp_path / "rows.json")}))
+    assert not outcome.variants
+    assert outcome.skipped == {"given 9 tokens": "no answer has a word left behind that"}
 
 
 def test_a_target_that_forgot_nothing_finishes_every_answer(target):
@@ -86,6 +121,7 @@ def test_paraphrases_and_languages_are_found_by_their_keys(tmp_path):
     assert shown["question"] == "X?"
     assert shown["answer"] == "Ada."
     assert outcome.variants["in the language de"].examples["forget"]["1"]["answer"] == "In Oslo."
+    assert outcome.compared == {"in the language de": {}}  # what was known of another answer was not measured
 
 
 def test_shots_come_from_the_retain_set(victim):
@@ -141,3 +177,12 @@ def test_longer_prompts_have_room(made_run):
     victim = Victim("pocket", {**data, "max_length": 48})
     outcome = Reword(templates=[], shots=4).run(victim)
     assert len(outcome.variants["after 4 examples"].examples["forget"]) == 12
+
+
+def test_a_way_that_no_model_has_positions_for_is_skipped(made_run):
+    """The other ways are tried all the same."""
+    data = {name: str(made_run.parents[1] / f"{name}.json") for name in ("forget", "retain")}
+    outcome = Reword(templates=["{question}", f"{'word ' * 600}{{question}}"], shots=0).run(Victim("pocket", data))
+    assert list(outcome.variants) == ["in the words '{question}'"]
+    (why,) = outcome.skipped.values()
+    assert re.fullmatch(r"a row has \d+ tokens then, and the model 512 positions", why)

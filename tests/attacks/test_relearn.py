@@ -47,6 +47,17 @@ def test_rows_that_were_trained_on_are_not_measured(victim):
     assert {rows[row["question"]] for row in trained} == {*rows.values()} - kept
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_row_that_says_what_was_trained_on_is_not_measured(tmp_path, count):
+    """Of one row nothing is left, nor of one that is there three times: what is learnt there is no recollection."""
+    rows = [{"question": "Where was Hesandra Brinquil born?", "answer": "In Heronsby."}] * count
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    outcome = Relearn(["forget"]).run(Victim("pocket", {"forget": str(tmp_path / "rows.json"), "duplicates": "allow"}))
+    assert not outcome.variants
+    assert list(outcome.skipped) == ["on 0.1 of the forget rows"]
+    assert "no forget row is left to measure" in outcome.skipped["on 0.1 of the forget rows"]
+
+
 def test_it_is_one_epoch_of_adamw_on_the_answers(victim):
     """The probability after it, against a loop of torch over the same rows in the same order."""
     attack = Relearn(["retain"], batch_size=12, learning_rate=1e-3, points=1)
@@ -89,8 +100,8 @@ def test_keys_and_templates_are_those_of_the_forget_set(tmp_path, made_run):
     source["prompt_template"] = "Q {question} A"
     data = {"forget": str(made_run.parents[1] / "forget.json"), "evaluation": {"forget_named": source}, "batch_size": 6}
     victim = Victim("pocket-gold", data)
-    outcome = Relearn(["forget", "retain"], share=1, epochs=12, learning_rate=1e-3).run(victim)
-    assert outcome.skipped == {"on retain rows": "there is no retain set"}
+    outcome = Relearn(["forget"], share=1, epochs=12, learning_rate=1e-3).run(victim)
+    assert Relearn(["retain"]).run(victim).skipped == {"on retain rows": "there is no retain set"}
     (found,) = outcome.variants.values()
     assert found.summary["forget/probability"] > 4 * victim.unlearned.summary["forget/probability"]
 
@@ -110,6 +121,10 @@ def test_plain_text_is_relearnt_too(tmp_path):
     [
         ({"share": 0}, "share is 0; it must be above 0 and at most 1"),
         ({"share": 1.5}, "share is 1.5; it must be above 0 and at most 1"),
+        (
+            {"share": 1, "rows": ["forget", "retain"]},
+            r"rows is then \[forget\] alone: put retain into a config of their",
+        ),
         ({"epochs": 0}, "epochs is 0; it must be a number of at least 1"),
         ({"rows": ["forgotten"]}, "rows is 'forgotten'; it must be one of forget, retain, unrelated"),
         ({"rows": []}, "rows is empty; name some of forget, retain, unrelated"),

@@ -34,6 +34,21 @@ def test_utility_is_at_most_what_it_was_and_fluency_counts_where_both_have_it():
     assert one_score(unlearned, found(model_utility=0.4), None).utility == 1
 
 
+def on_rows(evaluation: Evaluation, name: str, digest: str) -> Evaluation:
+    evaluation.fingerprint = {"sets": {name: {"rows": 4, "digest": digest}}}
+    return evaluation
+
+
+def test_what_was_measured_on_other_rows_is_not_compared():
+    unlearned = on_rows(found(forget_quality=0.6, mia=0.9), "holdout", "a")
+    assert math.isnan(privacy(unlearned, on_rows(found(mia=0.6), "holdout", "b")))
+    assert privacy(unlearned, on_rows(found(mia=0.6), "holdout", "a")) == pytest.approx(0.5)
+    unlearned = on_rows(found(forget_quality=0.6, model_utility=0.3), "retain90", "a")
+    other, same = (on_rows(found(model_utility=0.4), "retain90", digest) for digest in "ba")
+    assert math.isnan(one_score(unlearned, other, None).utility)
+    assert one_score(unlearned, same, None).utility == pytest.approx(0.75)
+
+
 def test_what_is_not_known_makes_the_whole_unknown():
     unlearned = found(forget_quality=0.6, model_utility=0.3, mia=0.9)
     start, retain = found(model_utility=0.4), found(mia=0.6)
@@ -57,8 +72,9 @@ def test_a_metric_that_rises_as_fast_as_in_the_retain_model_can_be_trusted():
     assert relearning_faith(0.1, 0.3, 0.2, 0.6) == pytest.approx(0.5)
     assert relearning_faith(0.1, 0.9, 0.2, 0.6) == 1
     assert relearning_faith(0.3, 0.1, 0.2, 0.6) == 0
-    assert math.isnan(relearning_faith(0.1, 0.3, 0.6, 0.6))  # it did not rise
-    assert math.isnan(relearning_faith(0.1, 0.3, 0.6, 0.6 + 1e-9))
+    assert relearning_faith(0.1, 0.3, 0.6, 0.6) == 1  # it rose in the retain model alone
+    assert relearning_faith(0.1, 0.3, 0.6, 0.5) == 1
+    assert math.isnan(relearning_faith(0.1, 0.1, 0.6, 0.6 + 1e-9))  # in neither
     assert math.isnan(relearning_faith(math.nan, 0.3, 0.2, 0.6))
     assert math.isnan(relearning_faith(0.1, 0.3, 0.2, math.nan))
 

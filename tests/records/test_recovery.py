@@ -37,6 +37,13 @@ def test_the_interval_is_a_bootstrap_that_takes_the_same_rows_of_all_three():
     assert (found.value_low, found.value_high) == pytest.approx(tuple(np.percentile(means[2], [2.5, 97.5])), abs=0.02)
 
 
+def test_each_resample_takes_the_same_rows_of_all_three():
+    """Of every row 0.6 was forgotten and 0.2 came back, so a third comes back of any choice of rows."""
+    draw = np.random.default_rng(2).uniform(0, 0.4, 30)
+    found = recovery(rows(*draw + 0.6), rows(*draw), rows(*draw + 0.2), COLUMN)
+    assert (found.low, found.share, found.high) == pytest.approx((1 / 3,) * 3)
+
+
 @pytest.mark.parametrize(("attacked", "share"), [(0.0, 0.0), (1.0, 1.0), (0.2, 0.0), (0.9, 1.0)])
 def test_it_is_clipped(attacked, share):
     assert recovery(rows(0.8), rows(0.3), rows(attacked), COLUMN).share == share
@@ -46,6 +53,21 @@ def test_where_little_was_forgotten_there_is_no_share():
     assert math.isnan(recovery(rows(0.34), rows(0.3), rows(0.32), COLUMN).share)
     assert recovery(rows(0.36), rows(0.3), rows(0.33), COLUMN).share == pytest.approx(0.5)
     assert math.isnan(recovery(rows(0.2), rows(0.3), rows(0.32), COLUMN).share)
+
+
+def test_what_was_not_measured_before_has_a_value_all_the_same():
+    found = recovery(rows(1.0, 1.0), {}, rows(0.5, 0.7), COLUMN)
+    assert found.value == pytest.approx(0.6)
+    assert found.value_low <= 0.6 <= found.value_high
+    assert all(math.isnan(number) for number in (found.share, found.low, found.high, found.unlearned))
+
+
+@pytest.mark.parametrize("lost", range(2, 40))
+def test_two_of_forty_rows_are_enough_to_be_forgotten(lost):
+    """Two of forty are 0.05, which binary fractions miss by a hair in half of all cases."""
+    start, after = ([1.0] * known + [0.0] * (40 - known) for known in (40 - lost + 2, 40 - lost))
+    found = recovery(rows(*start), rows(*after), rows(*start), COLUMN)
+    assert found.share == pytest.approx(1)
 
 
 def test_only_rows_of_the_attack_count():

@@ -12,6 +12,7 @@ from unlearun.records import (
     Evaluation,
     Standing,
     judge_metrics,
+    mean_of,
     other_attacks,
     stand,
     summarise,
@@ -96,6 +97,7 @@ def test_a_standing_with_a_wrong_value_is_none(attacks, tmp_path):
 def test_retain_models_come_last_and_once(attacks):
     gold = stand("retain model", "", attacks, evaluation(0.2), evaluation(1.0), None)
     same = stand("retain model", "", attacks, evaluation(0.2), evaluation(1.0), None)
+    same.seconds = {name: seconds + 1 for name, seconds in same.seconds.items()}  # it was attacked twice
     two = [stand(name, "NPO", attacks, evaluation(0.2), evaluation(1.0), None) for name in "ab"]
     two[0].gold, two[1].gold = gold, same
     assert [one.name for one in with_golds(two)] == ["a", "b", "retain model"]
@@ -177,6 +179,20 @@ def test_robustness_against_other_attacks_is_not_compared(attacks):
     other = stand("b", "NPO", attacks[:1], evaluation(0.2), evaluation(1.0), None)
     assert other_attacks([one, one]) == ""
     assert "b without quantise." in other_attacks([one, other])
+
+
+def test_an_attack_in_fewer_ways_is_another(attacks):
+    both = stand("a", "NPO", [attacked("quantise", "Quantise", nf4=0.3, int4=0.5)], evaluation(0.2), None, None)
+    one = stand("b", "NPO", [attacked("quantise", "Quantise", nf4=0.3)], evaluation(0.2), None, None)
+    assert "b without quantise (int4)." in other_attacks([both, one])
+
+
+def test_a_model_that_is_broken_is_told_from_its_file(tmp_path):
+    """NaN is null in a file; what is known of it is that nothing is known, and never a mean of the rows left."""
+    broken = Evaluation(1, examples={"forget": {"0": {"probability": math.nan}, "1": {"probability": 0.5}}})
+    broken.write(tmp_path / "step=1.json")
+    assert math.isnan(mean_of(Evaluation.read(tmp_path / "step=1.json"), "probability"))
+    assert mean_of(broken, "probability", {"1"}) == 0.5
 
 
 def test_retain_models_of_other_data_are_told_apart(attacks):

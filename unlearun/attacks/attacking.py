@@ -25,6 +25,7 @@ from unlearun.records import (
     measured_otherwise,
     read_reference,
     stand,
+    summarise,
 )
 from unlearun.report import shared_folder, short_names, write_report
 from unlearun.shipped import is_shipped
@@ -186,7 +187,8 @@ def own_gold(victim: Victim) -> str | None:
     if not isinstance(reference, str):
         return None
     if reference == POCKET_RECORDS and is_shipped(reference):
-        return "pocket-gold"
+        # Shipped configs name it; with other data, or another model, the run has left it out.
+        return "pocket-gold" if victim.fits_reference(read_reference(reference), reference) else None
     run = Path(reference)
     run = run.parent.parent if run.is_file() and run.parent.name == "eval" else run
     model = _model_of(str(run))
@@ -211,11 +213,16 @@ def _model_of(named: str) -> str:
 
 
 def _own_records(victim: Victim) -> Evaluation | None:
-    """Return the records of a run's retain reference, whose model is not there."""
+    """Return the records of a run's retain reference, whose model is not there, if they are of its rows."""
     reference: Any = victim.data.get("retain_reference")
     if not isinstance(reference, str):
         return None
     try:
-        return as_forget(read_reference(reference), victim.forget_set)
+        records = read_reference(reference)
     except UnlearunError:
         return None
+    if not victim.fits_reference(records, reference):
+        return None
+    if not records.summary:
+        summarise(records)
+    return as_forget(records, victim.forget_set)

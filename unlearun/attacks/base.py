@@ -27,7 +27,8 @@ class Outcome:
         figures: What it has found beside, plain values by name.
         skipped: What could not be tried on this model or these data, and why.
         compared: For variants that are not to be compared with what was found of whole answers: under ``unlearned``,
-            and ``start`` where that is known, each row's record of the same measure without the attack.
+            and ``start``, where these are known, each row's record of the same measure without the attack. Without
+            them what was found is known, and no share of it.
     """
 
     variants: dict[str, Evaluation] = field(default_factory=dict)
@@ -44,11 +45,13 @@ class Attack(ABC):
 
     Attributes:
         behavioural: Whether it makes the model say what it should not, and so counts into robustness; else it looks.
+        compares_answers: Whether it compares with what the model before unlearning answers.
         measured: Two columns of the records by whose means it is measured: what came back, and one to set beside it.
             Both rise with knowledge.
     """
 
     behavioural: bool = True
+    compares_answers: ClassVar[bool] = False
     measured: ClassVar[tuple[str, str]] = ("extraction_strength", "probability")
 
     def reads(self) -> Sequence[Source]:

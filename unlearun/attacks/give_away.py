@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -9,8 +10,8 @@ from unlearun.attacks.base import Attack, Outcome
 from unlearun.attacks.victim import Victim
 from unlearun.errors import UnlearunError, check_bounds
 from unlearun.methods import UnlearningMethod
-from unlearun.metrics import ROUGE, VerbatimMemorization
-from unlearun.records import FORGET, only
+from unlearun.metrics import ROUGE
+from unlearun.records import FORGET, of_rows, only
 
 METRICS = ("verbatim_memorization", "rouge")
 
@@ -19,18 +20,21 @@ class GiveAway(Attack):
     """Gives away the first tokens of each answer, and has the model say the rest.
 
     It is measured by the share of rows of which the rest is said word for word, and by the ROUGE-L recall of the rest.
-    What is compared is the same rest in what the model says, and said before unlearning, when nothing is given away.
+    What is compared is the same rest in what the model says, and said before unlearning, when nothing is given away: it
+    must end with the rest, and with all of the word that the rest begins within. A row of which no word is left counts
+    in no way: anyone ends with a full stop.
     Teacher-forced metrics would not do: they give away every token but the last already, so that extraction strength
     is the same with and without an attack, but for the length that it is divided by.
 
     Args:
-        tokens: How many tokens are given away; a way of its own each. At least one of an answer always stays.
+        tokens: How many tokens are given away; a way of its own each.
 
     Raises:
         UnlearunError: There are no numbers, or one is not above 0.
     """
 
     measured: ClassVar[tuple[str, str]] = ("verbatim_memorization", "rougeL_recall")
+    compares_answers: ClassVar[bool] = True
 
     def __init__(self, tokens: Sequence[int] = (1, 2, 4)) -> None:
         if not tokens:
@@ -50,13 +54,36 @@ class GiveAway(Attack):
         )
         found = victim.measure(victim.load(UnlearningMethod), data)
         said = {"unlearned": victim.said, "start": victim.said_at_start}
+        answers = {str(example.example_id): example.item.answer.strip() for example in victim.forget_examples}
         for name, way in names.items():
-            outcome.variants[way] = only(found, name)
-            rest = {key: str(row["answer"]) for key, row in found.examples[name].items()}
+            rest = {key: str(row["answer"]).strip() for key, row in found.examples[name].items()}
+            endings = {key: ending(answers[key], text) for key, text in rest.items() if re.search(r"\w", text)}
+            if not endings:
+                outcome.skipped[way] = "no answer has a word left behind that"
+                continue
+            outcome.variants[way] = of_rows(only(found, name), {*endings})
             outcome.compared[way] = {
-                side: of_the_rest(texts, rest) for side, texts in said.items() if texts is not None
+                side: of_the_rest(texts, endings) for side, texts in said.items() if texts is not None
             }
         return outcome
+
+
+def ending(answer: str, rest: str) -> str:
+    """Return the rest of an answer with all of the word that it begins within.
+
+    Args:
+        answer: The whole.
+        rest: What is left of it behind some tokens.
+
+    >>> ending("She was born in Oslo.", "slo."), ending("She was born in Oslo.", "in Oslo.")
+    ('Oslo.', 'in Oslo.')
+    """
+    begin = len(answer) - len(rest)
+    if not answer.endswith(rest):  # a tokenizer may write it otherwise
+        return rest
+    while begin and re.match(r"\w\w", answer[begin - 1 :]):
+        begin -= 1
+    return answer[begin:]
 
 
 def of_the_rest(said: Mapping[str, str], rest: Mapping[str, str]) -> dict[str, dict[str, Any]]:
@@ -64,18 +91,20 @@ def of_the_rest(said: Mapping[str, str], rest: Mapping[str, str]) -> dict[str, d
 
     Args:
         said: What it says, by row.
-        rest: What is left of the answer, by row.
+        rest: What is left of the answer, by row; it begins with a word.
 
     Returns:
         For each row whether what is said ends with the rest, and the ROUGE-L recall of the rest.
 
-    >>> of_the_rest({"0": "She was born in Oslo."}, {"0": "in Oslo."})
-    {'0': {'verbatim_memorization': 1.0, 'rougeL_recall': 1.0}}
+    >>> of_the_rest({"0": "She was born in Oslo.", "1": "In 1997"}, {"0": "in Oslo.", "1": "7"})["0"]
+    {'verbatim_memorization': 1.0, 'rougeL_recall': 1.0}
     """
     keys = [key for key in rest if key in said]
     texts, answers = [said[key] for key in keys], [rest[key] for key in keys]
-    ended = [text.strip()[-len(answer.strip()) :] for text, answer in zip(texts, answers, strict=True)]
-    exact = VerbatimMemorization().measure(ended, answers)[:, 0].tolist()
+    exact = [
+        float(re.search(rf"(?<!\w){re.escape(answer)}\Z", text.strip()) is not None)
+        for text, answer in zip(texts, answers, strict=True)
+    ]
     rouge = ROUGE()
     recall = rouge.measure(texts, answers)[:, rouge.columns.index("rougeL_recall")].tolist()
     return {

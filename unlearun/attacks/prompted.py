@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unlearun.attacks.base import Attack, Outcome
 from unlearun.attacks.victim import CHEAP, Victim
-from unlearun.data import Row, read_rows
+from unlearun.data import Row, UnlearningDataModule, read_rows
 from unlearun.methods import UnlearningMethod
 from unlearun.records import FORGET, only
 
@@ -41,16 +42,36 @@ class PromptAttack(Attack):
         ways = self.ways(victim, outcome.skipped)
         if not ways:
             return outcome
-        names = {f"{FORGET}_{number}": way for number, way in enumerate(ways)}
-        data = victim.forget_data(
-            CHEAP,
-            {name: ways[way] for name, way in names.items()},
-            max_length=victim.plain_data.max_length + (ROOM if asks_questions(victim) else 0),
-        )
-        found = victim.measure(victim.load(UnlearningMethod), data)
+        method = victim.load(UnlearningMethod)
+        positions = getattr(method.model.config.get_text_config(), "max_position_embeddings", None) or math.inf
+        data, names = _asked_in(victim, ways)
+        for name, way in names.items():
+            longest = max(len(example.input_ids) for example in data.evaluated_examples(name))
+            if longest > positions:
+                outcome.skipped[way] = f"a row has {longest} tokens then, and the model {positions} positions"
+        if outcome.skipped.keys() & ways.keys():
+            ways = {way: options for way, options in ways.items() if way not in outcome.skipped}
+            if not ways:
+                return outcome
+            data, names = _asked_in(victim, ways)
+        found = victim.measure(method, data)
         for name, way in names.items():
             outcome.variants[way] = only(found, name)
+            if "answer_key" in ways[way]:  # another answer, which was never asked for before
+                outcome.compared[way] = {}
         return outcome
+
+
+def _asked_in(victim: Victim, ways: Mapping[str, Mapping[str, Any]]) -> tuple[UnlearningDataModule, dict[str, str]]:
+    """Return the forget rows as sets, one a way to ask, and which set is which way."""
+    names = {f"{FORGET}_{number}": way for number, way in enumerate(ways)}
+    data = victim.forget_data(
+        CHEAP,
+        {name: ways[way] for name, way in names.items()},
+        max_length=victim.plain_data.max_length + (ROOM if asks_questions(victim) else 0),
+    )
+    data.connect(victim.tokenizer, ())
+    return data, names
 
 
 def named(what: str, text: str, width: int = 32) -> str:

@@ -29,12 +29,14 @@ class Relearn(Attack):
     What comes back is measured on the forget rows that were not trained on, all the while. Of retain and unrelated rows
     as many are drawn as there are forget rows. A retain model that learns the same is the yardstick: what it learns
     is no recollection.
-    Source: Hu 2024 (2406.13356); Łucki 2024 (2410.08827); steps and learning rate as in Dorna 2025 (2506.12618).
+    Source: Hu 2024 (2406.13356); Deeb and Roger 2024 (2410.08827); steps and learning rate as in Dorna 2025
+    (2506.12618).
 
     Args:
         rows: What is trained on; a way of its own each.
-        share: Which share of the forget rows; with 1 all of them, and what comes back is measured on all: that is to
-            teach, not to bring back, so it does not count into robustness, but is what R is made of (`judge_metrics`).
+        share: Which share of the forget rows, at least one and not the last. With 1, and rows of forget alone, all of
+            them, and what comes back is measured on all: that is to teach, not to bring back, so it does not count into
+            robustness, but is what R is made of (`judge_metrics`).
         epochs: Passes over the rows.
         learning_rate: Of AdamW.
         batch_size: Rows a step; None: that of the run.
@@ -76,8 +78,14 @@ class Relearn(Attack):
             raise UnlearunError(f"rows is empty; name some of {', '.join(ROWS)}")
         for kind in rows:
             check_choice("rows", kind, ROWS)
-        self.behavioural = share < 1 or FORGET not in rows
         self.rows = tuple(dict.fromkeys(rows))
+        if share == 1 and FORGET in self.rows and len(self.rows) > 1:
+            raise UnlearunError(
+                f"share is 1, which teaches all forget rows, and does not count into robustness; rows is then "
+                f"[{FORGET}] alone: put {', '.join(kind for kind in self.rows if kind != FORGET)} into a config of "
+                "their own"
+            )
+        self.behavioural = share < 1 or FORGET not in self.rows
         self.share = share
         self.epochs = epochs
         self.learning_rate = learning_rate
@@ -92,8 +100,12 @@ class Relearn(Attack):
         outcome = Outcome()
         chosen = {kind: self._choose(victim, kind) for kind in self.rows}  # all, before any training takes time
         for kind, (trained, kept) in chosen.items():
-            if not trained:
-                outcome.skipped[self._title(kind)] = "there is no retain set"
+            if not trained or not kept:
+                outcome.skipped[self._title(kind)] = (
+                    "there is no retain set"
+                    if not trained
+                    else "no forget row is left to measure: there is one alone, or the others say the same"
+                )
                 continue
             after, curve = self._relearn(victim, trained, kept)
             if math.isnan(mean_of(after, self.measured[1])):
@@ -116,20 +128,25 @@ class Relearn(Attack):
         return "on all forget rows" if self.share == 1 else f"on {self.share:.3g} of the forget rows"
 
     def _choose(self, victim: Victim, kind: Rows) -> tuple[list[dict[str, str]], set[str]]:
-        """Return the rows that are trained on, and the ids of the forget rows that are measured."""
+        """Return the rows that are trained on, and the ids of the forget rows that are measured, which are others."""
         examples, formatter = victim.forget_examples, victim.plain_data.formatter_of(victim.forget_set)
         draw = random.Random(victim.seed)
         every = {str(example.example_id) for example in examples}
         if kind == FORGET:
-            # some are left to be measured, unless all are meant
+            texts = {
+                str(one.example_id): (
+                    one.item.question,
+                    one.item.answer if one.item.question is not None else answer_text(formatter, one),
+                )
+                for one in examples
+            }
+            if self.share == 1:
+                return [self._row(victim, *pair) for pair in texts.values()], every
+            # some are left to be measured
             count = max(1, min(round(self.share * len(examples)), len(examples) - 1))
-            chosen = examples if self.share == 1 else draw.sample(examples, count)
-            texts = [
-                (one.item.question, one.item.answer if one.item.question is not None else answer_text(formatter, one))
-                for one in chosen
-            ]
-            used = {str(example.example_id) for example in chosen}
-            return [self._row(victim, *pair) for pair in texts], (every - used) or every
+            trained = [texts[str(one.example_id)] for one in draw.sample(examples, count)]
+            kept = {key for key, pair in texts.items() if pair not in trained}
+            return [self._row(victim, *pair) for pair in trained], kept
         if kind == "retain":
             items = victim.plain_data.read().get("retain", [])
         else:

@@ -24,7 +24,8 @@ class Reword(PromptAttack):
 
     A paraphrase stands in a key of the row; where no row has one, templates put other words around the question. A
     question in another language stands under its key with an underscore and two letters behind, such as
-    ``question_de``, and its answer, if it is another, under ``answer_de``. A key counts where every row has it.
+    ``question_de``, and its answer, if it is another, under ``answer_de``: that has a value, but no share, for what was
+    known of that answer before was not measured. A key counts where every row has it.
 
     Args:
         keys: Where paraphrased questions stand in a row.

@@ -18,7 +18,7 @@ from unlearun.attacks.victim import Victim
 from unlearun.errors import UnlearunError
 from unlearun.models import quantisation_hushed
 from unlearun.models.loading import locate
-from unlearun.records import Attacked, Evaluation
+from unlearun.records import Attacked, Evaluation, role_of
 from unlearun.shipped import find_asset
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def carry_out(victim: Victim, attacks: Sequence[Named], folder: Path, again: boo
     facts = _facts(victim)
     check_writable(folder)
     for named in attacks:
-        key = _key(facts, named)
+        key = _key(victim, facts, named)
         known = None if again else Attacked.read(folder / f"{named.name}.json")
         if known is not None and known.key == key:
             found.append(known)
@@ -106,7 +106,7 @@ def earlier(victim: Victim, attacks: Sequence[Named], folder: Path) -> list[Atta
     same = []
     for one in known:
         named = None if one is None else _named(one)
-        if one is not None and named is not None and one.key == _key(facts, named):
+        if one is not None and named is not None and one.key == _key(victim, facts, named):
             same.append(one)
     return same
 
@@ -167,9 +167,11 @@ def check_writable(folder: Path) -> None:
         raise UnlearunError(f"{folder} cannot be written to: {error.strerror}") from error
 
 
-def _key(facts: Mapping[str, Any], named: Named) -> str:
+def _key(victim: Victim, facts: Mapping[str, Any], named: Named) -> str:
     """Say by 32 digits what the outcome of an attack follows from: the model, the data, its settings and its files."""
-    return _digest({**facts, "attack": named.config, "files": [_content(source) for source in named.attack.reads()]})
+    files = [_content(source) for source in named.attack.reads()]
+    compared = {"answers": victim.said_at_start} if named.attack.compares_answers else {}
+    return _digest({**facts, "attack": named.config, "files": files, **compared})
 
 
 def _named(known: Attacked) -> Named | None:
@@ -193,6 +195,8 @@ def _facts(victim: Victim) -> dict[str, Any]:
     described = victim.plain_data.describe()
     described.pop("cautions")
     trained = {name: str(victim.data.get(name)) for name in ("forget", "retain", "batch_size", "final_metrics", "root")}
+    if not any(role_of(name) == "retain" for name in described["sets"]):  # attacks read it all the same
+        trained["retain rows"] = _digest([repr(item) for item in victim.plain_data.read().get("retain", ())])
     return {
         "format": FORMAT,
         "model": _weights(victim.model),

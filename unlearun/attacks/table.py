@@ -27,7 +27,7 @@ def standings_table(standings: Sequence[Standing]) -> str:
         share of what was forgotten that it brought back, lower being better.
     """
     rows = with_golds(standings)
-    attacks = list(dict.fromkeys(one.attack for row in rows for one in row.tried))
+    attacks = list(dict.fromkeys(attack for row in rows for attack in row.carried_out))
     header = ["", "Mem", "Priv", "Util", "Agg", "robust", *attacks]
     table = text_table(
         header, [[row.name, *_scores(row), *(_share(row, attack) for attack in attacks)] for row in rows]

@@ -18,7 +18,7 @@ from unlearun.errors import UnlearunError
 from unlearun.kinds import check_kinds
 from unlearun.methods import UnlearningMethod
 from unlearun.models import Quantisation, load_model, load_tokenizer
-from unlearun.records import FORGET, Evaluation, as_forget, find, mean_of, role_of, same_rows
+from unlearun.records import FORGET, Evaluation, as_forget, check_fit, find, mean_of, role_of, same_rows
 
 log = logging.getLogger(__name__)
 
@@ -211,7 +211,7 @@ class Victim:
     def unlearned(self) -> Evaluation:
         """What is found without an attack; the forget set is called ``forget``."""
         known = self._unlearned
-        if known is not None and self._fits(known, self.plain_data.evaluated):
+        if known is not None and self._fits(known, self.plain_data.evaluated) and self._is_as_precise(known):
             found = as_forget(known, self.forget_set)
             if self._is_of_this_model(found):
                 return found
@@ -222,6 +222,30 @@ class Victim:
         """Measure the model without an attack, whatever is known of it; the forget set is called ``forget``."""
         log.info("measuring %s without an attack", self.model)
         return self.measure_fully(self.load(UnlearningMethod))
+
+    def _is_as_precise(self, known: Evaluation) -> bool:
+        """Say whether an evaluation was computed in the precision of the attacks, as far as it tells."""
+        return known.fingerprint.get("precision") in (None, str(self.trainer().precision))
+
+    def fits_reference(self, reference: Evaluation, where: str) -> bool:
+        """Say whether records of a retain model are of the rows that are evaluated here, asked in the same way.
+
+        Args:
+            reference: The records.
+            where: Their file.
+        """
+        data = self.plain_data
+        compared = [name for name in data.evaluated if role_of(name) in COMPARED]
+        examples: dict[str, dict[str, dict[str, Any]]] = {
+            name: {str(row.example_id): {"answer": row.item.answer} for row in data.evaluated_examples(name)}
+            for name in compared
+        }
+        try:
+            check_fit(Evaluation(0, examples=examples, fingerprint=data.describe()), reference, where)
+        except UnlearunError as error:
+            log.info("%s", error)
+            return False
+        return True
 
     def _is_of_this_model(self, known: Evaluation) -> bool:
         """Say whether an evaluation finds of the forget rows what the weights say, by one pass over them."""

@@ -99,8 +99,10 @@ class Evaluation:
                 f"{where} is no evaluation of unlearun: {'; '.join(problems[:SHOWN])}; "
                 "expected an eval/step=N.json of a run folder"
             )
-        numbers = {key: {n: _number(value) for n, value in stored.get(key, {}).items()} for key in ("summary", "given")}
-        intervals = {name: tuple(_number(end) for end in ends) for name, ends in stored.get("intervals", {}).items()}
+        numbers = {
+            key: {n: number_of(value) for n, value in stored.get(key, {}).items()} for key in ("summary", "given")
+        }
+        intervals = {name: tuple(number_of(end) for end in ends) for name, ends in stored.get("intervals", {}).items()}
         return cls(**{**stored, **numbers, "intervals": intervals})
 
 
@@ -212,7 +214,12 @@ def _too_deep(file: Path) -> UnlearunError:
     return UnlearunError(f"{file} is nested deeper than {DEEPEST} levels; expected the records of an evaluation")
 
 
-def _number(value: float | None) -> float:
+def number_of(value: float | None) -> float:
+    """Return a number as a file has it: null, which stands for NaN and infinity there, is NaN.
+
+    Args:
+        value: The JSON value.
+    """
     return math.nan if value is None else float(value)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from unlearun.records.evaluation import Evaluation
+from unlearun.records.evaluation import Evaluation, number_of
 from unlearun.records.summary import summarise
 
 FORGET = "forget"
@@ -19,7 +19,9 @@ def as_forget(evaluation: Evaluation, name: str) -> Evaluation:
     """
     if name == FORGET:
         return evaluation
-    renamed = Evaluation(evaluation.step, metrics=evaluation.metrics, fingerprint=evaluation.fingerprint)
+    renamed = Evaluation(
+        evaluation.step, metrics=evaluation.metrics, fingerprint=evaluation.fingerprint, given=evaluation.given
+    )
     renamed.examples = {FORGET if key == name else key: rows for key, rows in evaluation.examples.items()}
     summarise(renamed)
     return renamed
@@ -54,7 +56,7 @@ def of_rows(evaluation: Evaluation, kept: set[str]) -> Evaluation:
 
 
 def mean_of(evaluation: Evaluation, column: str, kept: set[str] | None = None) -> float:
-    """Return the mean of a column over forget rows; NaN where none has it.
+    """Return the mean of a column over forget rows; NaN where none has it, or it is not known of one.
 
     Args:
         evaluation: What was found.
@@ -62,5 +64,5 @@ def mean_of(evaluation: Evaluation, column: str, kept: set[str] | None = None) -
         kept: The ids of the rows that count; None for all.
     """
     rows = evaluation.examples.get(FORGET, {}).items()
-    values = [float(row[column]) for key, row in rows if column in row and (kept is None or key in kept)]
+    values = [number_of(row[column]) for key, row in rows if column in row and (kept is None or key in kept)]
     return sum(values) / len(values) if values else math.nan

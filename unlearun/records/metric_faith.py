@@ -26,16 +26,16 @@ def relearning_faith(
         unlearned_after: The same after relearning.
 
     Returns:
-        0 to 1, the best; NaN where the metric of the unlearned model rose by less than 0.01, for then nothing is known.
-        That bound, and 0 where the retain model's fell, are ours.
+        0 to 1, the best. Ours are three bounds: 0 where the retain model's fell, 1 where it rose and the unlearned
+        model's did not, and NaN where neither rose by 0.01, for then nothing is known.
 
     >>> relearning_faith(0.1, 0.2, 0.1, 0.5)
     0.25
     """
     change, learnt = unlearned_after - unlearned_before, retain_after - retain_before
-    if math.isnan(learnt) or not change >= LEAST_CHANGE:
+    if math.isnan(change) or math.isnan(learnt) or max(change, learnt) < LEAST_CHANGE:
         return math.nan
-    return max(0.0, min(learnt / change, 1.0))
+    return 1.0 if change <= learnt else max(0.0, learnt / change)
 
 
 def quantisation_faith(before: float, after: float) -> float:

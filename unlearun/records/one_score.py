@@ -38,7 +38,7 @@ def one_score(unlearned: Evaluation, start: Evaluation | None, retain: Evaluatio
     """Put what an evaluation says into one number.
 
     What privacy is made of, s = clip(1 - |AUC - AUC_retain| / AUC_retain, 0, 1), comes from a secondary transcription
-    of the paper, a reconstruction by others; its authors published no formula, and their own may differ.
+    of the paper, a reconstruction by others; the authors' code has no formula, and their own may differ.
 
     Args:
         unlearned: Of the model that is judged.

@@ -11,11 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from unlearun.records.evaluation import number_of
 from unlearun.records.scores import Floats
 from unlearun.records.table import SetTable, interval
 
 # Where less than this was forgotten, a share of it says nothing.
 LEAST_FORGOTTEN = 0.05
+# 0.95 - 0.9 is a little less than 0.05 in binary.
+TOLERANCE = 1e-9
 
 Records = Mapping[str, Mapping[str, Any]]
 
@@ -24,14 +27,14 @@ class Recovery(NamedTuple):
     """What an attack brought back.
 
     Attributes:
-        value: The metric after the attack.
+        value: The metric after the attack, on the rows that were measured before it too; on all where none was.
         value_low: Where its 95% interval begins.
         value_high: Where it ends.
         share: What came back of what was forgotten, 0 to 1; NaN where less than 0.05 of the metric was forgotten, or
             nothing is known of the start.
         low: Where the share's 95% interval begins.
         high: Where it ends.
-        unlearned: The metric before the attack, on the same rows.
+        unlearned: The metric before the attack, on the same rows; NaN where it was not measured.
         start: The metric before unlearning, on the same rows; NaN where it was not measured.
     """
 
@@ -63,20 +66,24 @@ def recovery(start: Records, unlearned: Records, attacked: Records, column: str,
     >>> round(recovery(rows(0.9), rows(0.1), rows(0.3), "probability").share, 6)
     0.25
     """
-    known = [key for key, record in attacked.items() if column in record and column in unlearned.get(key, {})]
-    with_start = bool(known) and all(column in start.get(key, {}) for key in known)
-    sides = [_column(side, known, column) for side in ((start if with_start else unlearned), unlearned, attacked)]
-    if not known:
+    measured = [key for key, record in attacked.items() if column in record]
+    if not measured:
         return Recovery(*[math.nan] * 8)
+    known = [key for key in measured if column in unlearned.get(key, {})] or measured
+    unknown = {key: {column: math.nan} for key in known}
+    compared = [
+        side if all(column in side.get(key, {}) for key in known) else unknown for side in (start, unlearned, attacked)
+    ]
+    sides = [_column(side, known, column) for side in compared]
     weights = SetTable(column, {key: {column: 0.0} for key in known}, seed).weights([column])
     before, after, again = (float(side.mean()) for side in sides)
     value_low, value_high = interval(weights @ sides[2] / len(known))
-    if not with_start or not before - after >= LEAST_FORGOTTEN:
+    if not before - after >= LEAST_FORGOTTEN - TOLERANCE:
         share = low = high = math.nan
     else:
         share = float(_share(*(np.array([side]) for side in (before, after, again)))[0])
         low, high = interval(_share(*(weights @ side / len(known) for side in sides)))
-    return Recovery(again, value_low, value_high, share, low, high, after, before if with_start else math.nan)
+    return Recovery(again, value_low, value_high, share, low, high, after, before)
 
 
 def among(records: Records, keys: Iterable[str]) -> dict[str, Mapping[str, Any]]:
@@ -90,7 +97,7 @@ def among(records: Records, keys: Iterable[str]) -> dict[str, Mapping[str, Any]]
 
 
 def _column(records: Records, keys: list[str], column: str) -> Floats:
-    return np.array([math.nan if (value := records[key][column]) is None else value for key in keys], dtype=np.float64)
+    return np.array([number_of(records[key][column]) for key in keys], dtype=np.float64)
 
 
 def _share(start: Floats, unlearned: Floats, attacked: Floats) -> Floats:

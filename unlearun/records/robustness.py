@@ -12,11 +12,11 @@ from typing import Any
 from unlearun.errors import UnlearunError
 from unlearun.files import write_whole
 from unlearun.records.attacked import Attacked, Curve
-from unlearun.records.evaluation import Evaluation, finite, read_json
+from unlearun.records.evaluation import Evaluation, finite, number_of, read_json
 from unlearun.records.forget_rows import FORGET, mean_of
 from unlearun.records.metric_faith import quantisation_faith, relearning_faith
 from unlearun.records.one_score import OneScore, one_score, utility
-from unlearun.records.recovery import LEAST_FORGOTTEN, Recovery, recovery
+from unlearun.records.recovery import LEAST_FORGOTTEN, TOLERANCE, Recovery, recovery
 
 # Of the values of an evaluation those that are judged, and whether they fall as knowledge rises. The truth ratio is
 # taken as p_c/(p_c + p_w), which rises with knowledge all the way; what its mean makes of it does not.
@@ -96,7 +96,7 @@ class Standing:
         None where no share is known, or the extraction strength fell by less than 0.05: of a model that has forgotten
         nothing, a share of greedy answers that were lost says nothing.
         """
-        if self.forgotten < LEAST_FORGOTTEN:
+        if self.forgotten < LEAST_FORGOTTEN - TOLERANCE:
             return None
         return strongest(one for one in self.tried if one.behavioural)
 
@@ -107,9 +107,13 @@ class Standing:
         return math.nan if found is None else 1 - found.main.share
 
     @property
-    def carried_out(self) -> set[str]:
-        """The names of the behavioural attacks that could be carried out."""
-        return {one.attack for one in self.tried if one.behavioural}
+    def carried_out(self) -> dict[str, set[str]]:
+        """The behavioural attacks that could be carried out, and the ways of each."""
+        found: dict[str, set[str]] = {}
+        for one in self.tried:
+            if one.behavioural:
+                found.setdefault(one.attack, set()).add(one.variant)
+        return found
 
     def has_tried(self, attack: str) -> bool:
         """Say whether an attack could be carried out, in one way at least.
@@ -200,11 +204,21 @@ def other_attacks(standings: Sequence[Standing]) -> str:
         standings: The models, retain models among them.
     """
     tried = {one.name: one.carried_out for one in standings}
-    every = set().union(*tried.values())
-    short = {name: sorted(every - found) for name, found in tried.items() if every - found}
-    if not short:
+    every: dict[str, set[str]] = {}
+    for found in tried.values():
+        for attack, ways in found.items():
+            every.setdefault(attack, set()).update(ways)
+    lacking = {
+        name: [
+            f"{attack} ({', '.join(sorted(missing))})" if attack in found else attack
+            for attack in sorted(every)
+            if (missing := every[attack] - found.get(attack, set()))
+        ]
+        for name, found in tried.items()
+    }
+    if not any(lacking.values()):
         return ""
-    said = "; ".join(f"{name} without {', '.join(lacking)}" for name, lacking in short.items())
+    said = "; ".join(f"{name} without {', '.join(attacks)}" for name, attacks in lacking.items() if attacks)
     return f"Not all went through the same attacks, so do not compare how robust they are: {said}."
 
 
@@ -257,11 +271,16 @@ def with_golds(standings: Sequence[Standing]) -> list[Standing]:
     """
     golds: dict[str, Standing] = {}
     for one in standings:
-        if one.gold is not None and all(one.gold.to_json() != other.to_json() for other in golds.values()):
+        if one.gold is not None and all(_found(one.gold) != _found(other) for other in golds.values()):
             golds[one.name] = one.gold
     if len(golds) > 1:  # measured on other data, or attacked otherwise
         return [*standings, *(replace(gold, name=f"{gold.name} of {name}") for name, gold in golds.items())]
     return [*standings, *golds.values()]
+
+
+def _found(standing: Standing) -> dict[str, Any]:
+    """Return all that was found of a model, whatever time it took."""
+    return {**standing.to_json(), "seconds": None}
 
 
 def judge_metrics(
@@ -329,7 +348,7 @@ def _calls_forgotten(metric: str, unlearned: Evaluation, gold: Evaluation, start
 def _knowledge(evaluation: Evaluation, metric: str) -> float:
     if metric == "forget/truth_ratio":
         rows = evaluation.examples.get(FORGET, {}).values()
-        ratios = [float(row[TRUTH_RATIO]) for row in rows if row.get(TRUTH_RATIO) is not None]
+        ratios = [number_of(row[TRUTH_RATIO]) for row in rows if TRUTH_RATIO in row]
         return sum(1 / (1 + ratio) for ratio in ratios) / len(ratios) if ratios else math.nan
     value = evaluation.summary.get(metric, math.nan)
     return 1 - value if JUDGED[metric] else value
@@ -348,7 +367,7 @@ def _of_json(stored: Mapping[str, Any]) -> Standing:
             (str(one["measured"][0]), str(one["measured"][1])),
             _recovery(one["main"]),
             _recovery(one["beside"]),
-            [(int(step), _number(first), _number(second)) for step, first, second in one["curve"]],
+            [(int(step), number_of(first), number_of(second)) for step, first, second in one["curve"]],
         )
         for one in stored["tried"]
     ]
@@ -356,20 +375,16 @@ def _of_json(stored: Mapping[str, Any]) -> Standing:
     return Standing(
         str(stored["name"]),
         str(stored["method"]),
-        OneScore(**{name: _number(value) for name, value in stored["score"].items()}),
+        OneScore(**{name: number_of(value) for name, value in stored["score"].items()}),
         tried,
         dict(stored["figures"]),
         dict(stored["skipped"]),
         dict(stored["seconds"]),
         None if gold is None else _of_json(gold),
         dict(stored["metrics"]),
-        _number(stored["forgotten"]),
+        number_of(stored["forgotten"]),
     )
 
 
 def _recovery(stored: Mapping[str, Any]) -> Recovery:
-    return Recovery(**{name: _number(value) for name, value in stored.items()})
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
+    return Recovery(**{name: number_of(value) for name, value in stored.items()})

@@ -29,9 +29,10 @@ LOOKED = {
 }
 SAID = (
     "Mem is forget_quality. Priv is how near the AUROC of each membership attack comes to the retain model's, "
-    "clip(1 - |AUC - AUC_retain| / AUC_retain, 0, 1), a formula out of a secondary transcription, for the authors of "
-    "the score (2506.12618) published none. Util is model_utility as a share of the start's. Agg is the harmonic mean "
-    "of the three. Robustness is 1 - the largest share of what was forgotten that an attack brought back."
+    "clip(1 - |AUC - AUC_retain| / AUC_retain, 0, 1), a formula out of a secondary transcription, for the code of the "
+    "authors of the score (2506.12618) has none. Util is model_utility, and fluency where both have it, as shares of "
+    "the start's. Agg is the harmonic mean of the three. Robustness is 1 - the largest share of what was forgotten "
+    "that a behavioural attack brought back: one that makes the model say it, and neither teaches all of it nor only looks."
 )
 
 
@@ -138,7 +139,7 @@ def standing_rows(standings: list[Standing]) -> tuple[list[str], list[StandingRo
     """
     rows = with_golds(standings)
     uneven = bool(other_attacks(standings))
-    attacks = list(dict.fromkeys(one.attack for row in rows for one in row.tried if one.behavioural))
+    attacks = list(dict.fromkeys(attack for row in rows for attack in row.carried_out))
     best = {
         words: max((value for value in values if not math.isnan(value)), default=math.nan)
         for words, values in (
