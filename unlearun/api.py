@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +19,7 @@ from unlearun.files import write_whole
 from unlearun.kinds import check_kinds
 from unlearun.methods import METHODS, UnlearningMethod
 from unlearun.models import ModelLike, TokenizerLike, is_sharded, load_model, load_tokenizer, save_model
+from unlearun.own_code import look_here
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -53,8 +52,7 @@ def find_method(name: str | type[UnlearningMethod]) -> type[UnlearningMethod]:
 
 
 def _import_method(path: str) -> type[UnlearningMethod]:
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # a method of the user's own is found where the user is
+    look_here()
     module, _, name = path.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)

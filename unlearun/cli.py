@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,6 +20,7 @@ from unlearun.files import write_whole
 from unlearun.methods import METHODS, OPTIMIZER, UnlearningMethod
 from unlearun.models.export import read_checkpoint
 from unlearun.models.loading import locate
+from unlearun.own_code import look_here
 from unlearun.shipped import check_config, configs_root, find_config
 
 EPILOG = (
@@ -218,8 +218,7 @@ def run(command: str, arguments: list[str]) -> None:
         return
     if command in ("validate", "test") and not any(argument.startswith("--verbose") for argument in arguments):
         arguments = [*arguments, "--verbose", "false"]  # our table says more than Lightning's
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # a metric of the user's own is found where the user is
+    look_here()  # for metrics
     try:
         with runs.interruptible(), runs.running_trainer():
             UnlearunCLI([command, *method_help(arguments)])

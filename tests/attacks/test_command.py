@@ -7,7 +7,9 @@ import math
 import os
 import shutil
 import signal
+import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import yaml
@@ -29,13 +31,15 @@ class Nothing(Attack):
     """
 
     ran = 0
+    skips: ClassVar[dict[str, str]] = {}
 
     def __init__(self, times: int = 1) -> None:
         self.times = times
 
     def run(self, victim) -> Outcome:
         type(self).ran += 1
-        return Outcome({f"{self.times} times": victim.unlearned}, figures={"times": self.times})
+        found = {f"{self.times} times": victim.unlearned}
+        return Outcome(found, figures={"times": self.times}, skipped=dict(self.skips))
 
 
 @pytest.fixture
@@ -303,13 +307,129 @@ def test_rows_that_an_attack_reads_are_noticed_when_they_change(run, tmp_path):
         attack([run], [str(mine)])
 
 
+def test_questions_in_other_words_that_were_added_since_are_asked(run):
+    """They change no row that is evaluated, and no key that the library reads."""
+    mine = run.parents[1] / "mine.yaml"
+    mine.write_text(
+        yaml.safe_dump({"class_path": "Reword", "init_args": {"shots": 0, "templates": ["So: {question}"]}})
+    )
+    assert {one.variant for one in attack([run], mine)[0].tried} == {"in the words 'So: {question}'"}
+    data = yaml.safe_load((run / "config.yaml").read_text())["data"]
+    rows = json.loads(Path(data["forget"]).read_text())
+    own = run.parents[1] / "rows.json"
+    own.write_text(json.dumps([{**row, "paraphrased_question": f"Say: {row['question']}"} for row in rows]))
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump({**config, "data": {**data, "forget": str(own)}}))
+    assert {one.variant for one in attack([run], mine)[0].tried} == {"its paraphrased_question"}
+
+
+def test_what_a_package_was_missing_for_is_tried_once_it_is_there(run, nothing, monkeypatch):
+    """What is not installed is no property of a model."""
+    lacking = {"2 times": "needs the package nothing-of-the-kind; pip install 'unlearun[nothing]'"}
+    monkeypatch.setattr(Nothing, "skips", lacking)
+    attack([run], nothing)
+    attack([run], nothing)
+    assert Nothing.ran == 1
+    lacking["2 times"] = "needs the package pytest; pip install 'unlearun[nothing]'"
+    file = run / "attacks" / "nothing.json"
+    file.write_text(file.read_text().replace("nothing-of-the-kind", "pytest"))
+    attack([run], nothing)
+    assert Nothing.ran == 2
+
+
+def test_what_does_not_count_any_more_is_named(run, nothing, caplog):
+    attack([run], "jailbreak")
+    shutil.copy(run / "attacks" / "jailbreak.json", run / "attacks" / "backup.json")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump({**config, "seed_everything": 7}))
+    (standing,) = attack([run], nothing)
+    assert {one.attack for one in standing.tried} == {"nothing"}
+    assert "what jailbreak had found does not count any more" in caplog.text
+    assert "backup" not in caplog.text
+
+
+def test_a_retain_reference_that_is_gone_is_left_out_and_said(run, caplog, tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(yaml.safe_dump({"class_path": "Relearn", "init_args": {"rows": ["forget"]}}))
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"]["retain_reference"] = str(tmp_path / "gone" / "1")
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    (standing,) = attack([run], mine)
+    assert standing.tried
+    assert "is not there any more, and is left out" in caplog.text
+
+
+def test_a_fit_without_its_model_is_no_yardstick(run, nothing, tmp_path, capsys):
+    """Its config names the model that it began with, which knows everything."""
+    gold = Path(shutil.copytree(run, tmp_path / "retrained" / "1"))
+    shutil.rmtree(gold / "model")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"]["retain_reference"] = str(gold / "eval" / "step=5.json")
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    (standing,) = attack([run], nothing)
+    assert standing.gold is None
+    assert standing.score.privacy == 1  # by its records
+    assert main(["attack", str(run), "--gold", str(gold)]) == 2
+    assert f"--gold: the folder {gold} holds no" in capsys.readouterr().err
+
+
+def test_a_run_is_not_its_own_yardstick_and_one_without_weights_none(run, tmp_path, capsys):
+    for gold in (run, run / "model"):
+        assert main(["attack", str(run), "--gold", str(gold)]) == 2
+        assert "is a run that is attacked itself" in capsys.readouterr().err
+    other = Path(shutil.copytree(run, tmp_path / "retrained" / "1"))
+    (other / "model" / "model.safetensors").unlink()
+    assert main(["attack", str(run), "--gold", str(other)]) == 2
+    assert f"--gold: {other} has no weights" in capsys.readouterr().err
+    assert not (run / "attacks").exists()
+
+
+def test_a_run_whose_report_could_not_be_written_is_not_attacked(run, nothing, capsys):
+    (run / "eval" / "step=3.json").write_text("{")
+    assert main(["attack", str(run), "--attacks", str(nothing)]) == 2
+    assert "step=3.json is no JSON" in capsys.readouterr().err
+    assert Nothing.ran == 0
+
+
+def test_rows_that_are_missing_are_told_before_anything_takes_time(run, nothing, tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(yaml.safe_dump({"class_path": "Relearn", "init_args": {"unrelated": "./none.json"}}))
+    with pytest.raises(UnlearunError, match="unrelated: there is no file"):
+        attack([run], [nothing, mine])
+    assert Nothing.ran == 0
+
+
+def test_an_attack_of_ones_own_is_found_where_one_is(run, tmp_path, monkeypatch):
+    (tmp_path / "own_attack_here.py").write_text(
+        "from unlearun.attacks import Attack, Outcome\n\n\n"
+        "class Own(Attack):\n    def run(self, victim):\n        return Outcome(skipped={'all': 'as it is'})\n"
+    )
+    (tmp_path / "own.yaml").write_text("class_path: own_attack_here.Own")
+    (tmp_path / "no.yaml").write_text("class_path: own_attack_here.Other")
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    monkeypatch.chdir(tmp_path)
+    (standing,) = attack(run, "own.yaml")
+    assert standing.skipped == {"own, all": "as it is"}
+    with pytest.raises(UnlearunError, match=r"own_attack_here.Other cannot be made: .* has no attribute 'Other'"):
+        attack(run, "no.yaml")
+
+
+@pytest.mark.parametrize("wrong", [{"runs": None}, {"runs": 3}, {"attacks": 3}, {"attacks": [3]}])
+def test_python_is_told_what_was_expected(run, wrong):
+    with pytest.raises(UnlearunError, match="expected a name or a path, or a list of them"):
+        attack(**{"runs": [run], **wrong})
+    for arguments in ({"runs": "a" * 3000}, {"runs": run, "attacks": "a" * 5000}):
+        with pytest.raises(UnlearunError):
+            attack(**arguments)
+
+
 def test_a_relearning_that_breaks_the_model_brought_nothing_to_light(run, tmp_path):
     mine = tmp_path / "mine.yaml"
     settings = {"rows": ["forget"], "learning_rate": 1e30, "epochs": 3}
     mine.write_text(yaml.safe_dump({"class_path": "Relearn", "init_args": settings}))
     (standing,) = attack([run], [str(mine)])
     assert not standing.tried
-    assert "lower learning_rate" in standing.skipped["mine, on 0.1 of the forget rows"]
+    assert "lower learning_rate" in standing.skipped["mine, on 0.0833 of the forget rows"]  # one of twelve
 
 
 def test_a_retain_reference_that_was_only_measured_names_its_model(run, nothing, tmp_path):

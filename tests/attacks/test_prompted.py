@@ -116,12 +116,25 @@ def test_paraphrases_and_languages_are_found_by_their_keys(tmp_path):
         "in the language de": {"question_key": "question_de", "answer_key": "answer_de"},  # French is not in every row
     }
     assert skipped == {"after examples": "there are no retain rows with questions to take them from"}
+    Reword(keys=["hard", "easy"]).ways(victim, skipped)
+    assert skipped["its easy"] == "2 of 2 rows have no text under easy"
+    assert "its hard" not in skipped
     outcome = Reword(keys=["hard"], shots=0).run(victim)
     shown = outcome.variants["its hard"].examples["forget"]["0"]
     assert shown["question"] == "X?"
     assert shown["answer"] == "Ada."
     assert outcome.variants["in the language de"].examples["forget"]["1"]["answer"] == "In Oslo."
     assert outcome.compared == {"in the language de": {}}  # what was known of another answer was not measured
+
+
+def test_numbers_of_questions_are_no_indonesian(tmp_path):
+    rows = [
+        {"question": f"Who is {i}?", "answer": f"{i}.", "question_id": f"q-{i}", "question_sv": f"Vem {i}?"}
+        for i in "ab"
+    ]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    ways = Reword(shots=0).ways(Victim("pocket", {"forget": str(tmp_path / "rows.json")}), {})
+    assert [way for way in ways if "language" in way] == ["in the language sv"]
 
 
 def test_shots_come_from_the_retain_set(victim):

@@ -54,8 +54,8 @@ def test_a_row_that_says_what_was_trained_on_is_not_measured(tmp_path, count):
     (tmp_path / "rows.json").write_text(json.dumps(rows))
     outcome = Relearn(["forget"]).run(Victim("pocket", {"forget": str(tmp_path / "rows.json"), "duplicates": "allow"}))
     assert not outcome.variants
-    assert list(outcome.skipped) == ["on 0.1 of the forget rows"]
-    assert "no forget row is left to measure" in outcome.skipped["on 0.1 of the forget rows"]
+    (said,) = outcome.skipped.values()
+    assert "no forget row is left to measure" in said
 
 
 def test_it_is_one_epoch_of_adamw_on_the_answers(victim):
@@ -106,6 +106,24 @@ def test_keys_and_templates_are_those_of_the_forget_set(tmp_path, made_run):
     assert found.summary["forget/probability"] > 4 * victim.unlearned.summary["forget/probability"]
 
 
+def test_an_adapter_is_merged_and_relearnt_as_a_whole(tmp_path):
+    """As a run with ``lora.save: adapter`` leaves it: peft freezes all of it."""
+    pytest.importorskip("peft", reason="needs peft")
+    from peft import LoraConfig, get_peft_model
+
+    base = AutoModelForCausalLM.from_pretrained(locate("pocket-gold")[0])
+    base.config._name_or_path = base.name_or_path = "pocket-gold"
+    adapted = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    adapted.peft_config["default"].base_model_name_or_path = "pocket-gold"
+    adapted.save_pretrained(tmp_path / "model")
+    (tmp_path / "rows.json").write_text(
+        json.dumps([{"question": f"Who is {i}?", "answer": f"It is {i}."} for i in "abcd"])
+    )
+    victim = Victim(str(tmp_path / "model"), {"forget": str(tmp_path / "rows.json")})
+    (found,) = Relearn(["forget"], epochs=2, learning_rate=1e-3).run(victim).variants.values()
+    assert found.summary["forget/probability"] > victim.unlearned.summary["forget/probability"]
+
+
 def test_plain_text_is_relearnt_too(tmp_path):
     texts = [{"text": f"Hesandra Brinquil was born in Heronsby in the year {year}."} for year in range(1950, 1956)]
     (tmp_path / "texts.json").write_text(json.dumps(texts))
@@ -125,6 +143,7 @@ def test_plain_text_is_relearnt_too(tmp_path):
             {"share": 1, "rows": ["forget", "retain"]},
             r"rows is then \[forget\] alone: put retain into a config of their",
         ),
+        ({"metrics": [*Relearn.measured, "probabilty"]}, "there is no metric 'probabilty'. Did you mean 'probability'"),
         ({"epochs": 0}, "epochs is 0; it must be a number of at least 1"),
         ({"rows": ["forgotten"]}, "rows is 'forgotten'; it must be one of forget, retain, unrelated"),
         ({"rows": []}, "rows is empty; name some of forget, retain, unrelated"),

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from unlearun import runs as runs_of
 from unlearun.attacks.configs import read_attack, shipped_attacks
+from unlearun.attacks.facts import digest_of
 from unlearun.attacks.runner import Named, carry_out, check_writable, earlier, without_attack
 from unlearun.attacks.table import GOLD
 from unlearun.attacks.victim import Victim
-from unlearun.attacks.victim_of_run import read_victim
-from unlearun.errors import UnlearunError, check_choice
+from unlearun.attacks.victim_of_run import WEIGHTS, read_victim
+from unlearun.errors import UnlearunError, check_choice, shown
+from unlearun.methods import UnlearningMethod
 from unlearun.models import load_tokenizer
 from unlearun.models.loading import locate
+from unlearun.own_code import look_here
 from unlearun.records import (
     Attacked,
     Evaluation,
@@ -27,7 +31,7 @@ from unlearun.records import (
     stand,
     summarise,
 )
-from unlearun.report import shared_folder, short_names, write_report
+from unlearun.report import read_runs, shared_folder, short_names, write_report
 from unlearun.shipped import is_shipped
 
 log = logging.getLogger(__name__)
@@ -44,12 +48,13 @@ NO_GOLD_MODEL = (
 )
 PRECISIONS = ("32-true", "16-true", "16-mixed", "bf16-true", "bf16-mixed", "64-true")
 POCKET_RECORDS = "pocket/gold_records.json"
+MEASURED_ALONE = UnlearningMethod.__name__  # the class of a run of validate
 
 
 def attack(
     runs: str | Path | Sequence[str | Path],
-    attacks: str | Sequence[str] | None = None,
-    gold: str | None = None,
+    attacks: str | Path | Sequence[str | Path] | None = None,
+    gold: str | Path | None = None,
     output: str | Path | None = None,
     precision: str | None = None,
     again: bool = False,
@@ -74,8 +79,9 @@ def attack(
     Raises:
         UnlearunError: A folder holds no run that has ended, or there is no such attack or model.
     """
-    paths = [Path(run) for run in ([runs] if isinstance(runs, (str, Path)) else runs)]
-    named_attacks = [attacks] if isinstance(attacks, str) else attacks
+    look_here()  # for attacks and metrics
+    paths = [Path(run) for run in _names(runs, "runs")]
+    named_attacks = None if attacks is None else [str(name) for name in _names(attacks, "attacks")]
     if not paths:
         raise UnlearunError("no run is named; name the folder of one that has ended, such as outputs/rmu/1")
     if named_attacks is not None and not named_attacks:
@@ -92,11 +98,10 @@ def attack(
     where = report_folder(paths, output)
     victims = [read_victim(run, precision) for run in paths]
     if gold is not None:
-        gold = _model_of(gold)
-        try:
-            load_tokenizer(gold)
-        except UnlearunError as error:
-            raise UnlearunError(f"--gold: {error}") from error
+        gold = _check_gold(str(gold), folders)
+    read_runs(paths)  # whose report could not be written, is not attacked
+    for named, victim in product(chosen, victims):
+        named.attack.check(victim)
     for folder in (*(path / FOLDER for path in paths), where):
         check_writable(folder)
     shared = Golds(where / FOLDER, again)
@@ -116,7 +121,7 @@ def report_folder(runs: Sequence[Path], output: str | Path | None) -> Path:
         output: What the user named, if anything.
     """
     if output is not None:
-        return Path(output)
+        return Path(output).expanduser()
     return runs[0] if len(runs) == 1 else shared_folder(runs)
 
 
@@ -142,7 +147,7 @@ class Golds:
             attacks: What to try.
         """
         other = victim.instead(model)
-        kept = self.folder / f"gold-{Path(model).name}-{other.digest()}"
+        kept = self.folder / f"gold-{Path(model).name}-{digest_of(other.facts)[:8]}"
         again = self.again and kept not in self._done
         plain = without_attack(other, kept, again)
         found = [*carry_out(other, attacks, kept, again), *earlier(other, attacks, kept)]
@@ -201,13 +206,43 @@ def own_gold(victim: Victim) -> str | None:
     return model
 
 
+def _names(given: Any, what: str) -> list[str | Path]:  # noqa: ANN401 - what Python lets through
+    """Return what was named, be it one or several."""
+    names = [given] if isinstance(given, (str, Path)) else given
+    if not isinstance(names, Sequence) or not all(isinstance(name, (str, Path)) for name in names):
+        raise UnlearunError(f"{what} is {shown(given)}; expected a name or a path, or a list of them")
+    return list(names)
+
+
+def _check_gold(named: str, attacked: Sequence[Path]) -> str:
+    """Return the model that the user calls one that never saw the forget set, if there is such a model."""
+    model = _model_of(named)
+    try:
+        load_tokenizer(model)
+        where, how = locate(model)
+        folder = Path(where)
+        if folder.is_dir() and not how and not any(file for pattern in WEIGHTS for file in folder.glob(pattern)):
+            raise UnlearunError(f"{named} has no weights")
+    except UnlearunError as error:
+        raise UnlearunError(f"--gold: {error}") from error
+    if any(folder.resolve() in (run.resolve(), (run / "model").resolve()) for run in attacked):
+        raise UnlearunError(
+            f"--gold: {named} is a run that is attacked itself; name a model that never saw the forget set"
+        )
+    return model
+
+
 def _model_of(named: str) -> str:
     """Return the model that a run of validate was about, which has none in its folder; any other name as it is."""
     folder = Path(named)
     if any((folder / inner).exists() for inner in ("model", "config.json")):
         return named
     model = (runs_of.read_config(folder) or {}).get("model")
-    settings = model.get("init_args") if isinstance(model, Mapping) else None
+    if not isinstance(model, Mapping):
+        return named
+    if str(model.get("class_path", "")).rpartition(".")[2] not in ("", MEASURED_ALONE):
+        return named  # a fit, whose own model is not the one that it began with
+    settings = model.get("init_args")
     name = settings.get("model") if isinstance(settings, Mapping) else None
     return name if isinstance(name, str) else named
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from unlearun.errors import UnlearunError
+from unlearun.errors import UnlearunError, closest
+from unlearun.metrics.catalogue import ALL, CATALOGUE
 from unlearun.records import Evaluation
 
 if TYPE_CHECKING:
@@ -46,17 +47,29 @@ class Attack(ABC):
     Attributes:
         behavioural: Whether it makes the model say what it should not, and so counts into robustness; else it looks.
         compares_answers: Whether it compares with what the model before unlearning answers.
+        reads_rows: Whether it reads keys of the forget rows that nothing else reads.
         measured: Two columns of the records by whose means it is measured: what came back, and one to set beside it.
             Both rise with knowledge.
     """
 
     behavioural: bool = True
     compares_answers: ClassVar[bool] = False
+    reads_rows: ClassVar[bool] = False
     measured: ClassVar[tuple[str, str]] = ("extraction_strength", "probability")
 
     def reads(self) -> Sequence[Source]:
         """Return where the attack reads rows of its own: what it finds is found again once these have changed."""
         return ()
+
+    def check(self, victim: Victim) -> None:  # noqa: B027 - most have nothing to check
+        """Check, before anything takes time, that it can be carried out.
+
+        Args:
+            victim: The model and its data.
+
+        Raises:
+            UnlearunError: An argument does not fit them, or a file is missing.
+        """
 
     @abstractmethod
     def run(self, victim: Victim) -> Outcome:
@@ -79,12 +92,17 @@ def check_metrics(metrics: Sequence[str] | None, measured: Sequence[str]) -> lis
         measured: What must be among them.
 
     Raises:
-        UnlearunError: It is not.
+        UnlearunError: It is not, or there is no such metric.
     """
     if metrics is None:
         return None
     if missing := [name for name in measured if name not in metrics]:
         raise UnlearunError(
             f"metrics lacks {missing[0]}, by which the attack is measured; add it, or leave metrics out"
+        )
+    if unknown := [name for name in metrics if name not in CATALOGUE and "." not in name and name != ALL]:
+        raise UnlearunError(
+            f"there is no metric {unknown[0]!r}.{closest(unknown[0], CATALOGUE)} Known: {', '.join(CATALOGUE)}; all; "
+            "or a dotted path"
         )
     return list(metrics)

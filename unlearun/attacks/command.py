@@ -34,7 +34,8 @@ def main(arguments: Sequence[str]) -> int:
     if chosen.json:
         sys.stdout.write(f"{json.dumps([one.to_json() for one in standings], ensure_ascii=False)}\n")
         return 0
-    parts = [standings_table(standings), *([details_table(standings[0])] if len(standings) == 1 else [])]
+    parts = [standings_table(standings)]
+    parts += [details_table(standings[0])] if len(standings) == 1 and standings[0].tried else []
     parts += ["\n".join(looked)] if (looked := looked_into(standings)) else []
     judged = [one.metrics for one in standings if one.metrics]
     parts += [judgement_table(judged)] if judged else []

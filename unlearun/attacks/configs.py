@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from jsonargparse import ArgumentParser
 
 from unlearun.attacks.base import Attack
 from unlearun.errors import UnlearunError, closest, shown
+from unlearun.files import exists
 from unlearun.kinds import check_kinds
 from unlearun.shipped import check_config, configs_root, find_config
 
@@ -102,12 +104,13 @@ def _check_arguments(class_path: str, arguments: Mapping[str, Any]) -> None:
 
 
 def _find(name: str) -> Path:
-    if Path(name).is_file():
+    if exists(Path(name)):
         return Path(name)
     if name in (known := shipped_attacks()):
         return find_config(f"{FOLDER}/{name}")
     raise UnlearunError(
-        f"there is no attack {name!r}, nor a file of this name.{closest(name, known)} Shipped are {', '.join(known)}"
+        f"there is no attack {shown(name)}, nor a file of this name.{closest(name, known)} Shipped are "
+        f"{', '.join(known)}"
     )
 
 
@@ -117,11 +120,28 @@ def _refused(config: Mapping[str, Any], error: Exception) -> UnlearunError:
         inner = inner.__cause__ or inner.__context__
     if inner is not None:
         return UnlearunError(str(inner))
-    names = [cls.__name__ for cls in _kinds(Attack) if cls.__module__.startswith("unlearun.")]
+    own = [cls for cls in _kinds(Attack) if cls.__module__.startswith("unlearun.") and not inspect.isabstract(cls)]
+    names = [cls.__name__ for cls in own]
     path = config["class_path"]
     if "." not in path and path not in names:
         return UnlearunError(f"there is no attack {path!r}.{closest(path, names)} Known: {', '.join(sorted(names))}")
+    if "." in path and (why := _import_problem(path)):
+        return UnlearunError(f"the attack {path} cannot be made: {why}")
     return UnlearunError(_last(str(error)))
+
+
+def _import_problem(path: str) -> str | None:
+    """Say why a class of the user's own is no attack that can be made, if that is the reason."""
+    module, _, name = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except Exception as error:  # whatever their module does
+        return f"{error}; expected the dotted path of a class, whose module stands here or is installed"
+    if not isinstance(found, type) or not issubclass(found, Attack):
+        return "it is no attack; derive it from unlearun.attacks.Attack"
+    if inspect.isabstract(found):
+        return f"it lacks {', '.join(sorted(found.__abstractmethods__))}"
+    return None
 
 
 def _kinds(base: Any) -> list[type[Attack]]:  # noqa: ANN401 - an abstract class

@@ -14,9 +14,9 @@ from unlearun.data import OWN, PARAPHRASE, WRONG, Batch
 from unlearun.errors import UnlearunError, check_bounds
 from unlearun.methods import UnlearningMethod
 from unlearun.models import lens_logprobs, mean_states
+from unlearun.packages import needs
 
 LENS, PROBE = "lens", "probe"
-INSTALL = "needs the package scikit-learn; pip install 'unlearun[probe]'"
 
 
 class Looking(UnlearningMethod):
@@ -67,7 +67,7 @@ class LookInside(Attack):
         outcome.figures[LENS] = [float(value) for value in lens.mean(-1)]
         told = [found for found in predicted if "states" in found]
         if find_spec("sklearn") is None:
-            outcome.skipped[PROBE] = INSTALL
+            outcome.skipped[PROBE] = needs("scikit-learn", "probe")
         elif not told:
             outcome.skipped[PROBE] = "needs rows with a paraphrased_answer and perturbed_answer, which are worded alike"
         else:

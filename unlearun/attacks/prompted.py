@@ -9,7 +9,7 @@ from typing import Any
 
 from unlearun.attacks.base import Attack, Outcome
 from unlearun.attacks.victim import CHEAP, Victim
-from unlearun.data import Row, UnlearningDataModule, read_rows
+from unlearun.data import UnlearningDataModule
 from unlearun.methods import UnlearningMethod
 from unlearun.records import FORGET, only
 
@@ -107,16 +107,6 @@ def named_ways(what: str, texts: Sequence[str], option: str) -> dict[str, dict[s
             name = f"{named(what, text)} ({like})"
         ways[name] = {option: text}
     return ways
-
-
-def raw_rows(victim: Victim) -> list[Row]:
-    """Return the forget rows as their file has them, with keys that no part of the library reads.
-
-    Args:
-        victim: The model and its data.
-    """
-    data = victim.plain_data
-    return read_rows(data.sources[data.evaluated[victim.forget_set]], f"the {victim.forget_set} set")
 
 
 def asks_questions(victim: Victim) -> bool:

@@ -98,10 +98,11 @@ class Relearn(Attack):
     def run(self, victim: Victim) -> Outcome:
         """See `Attack`."""
         outcome = Outcome()
-        chosen = {kind: self._choose(victim, kind) for kind in self.rows}  # all, before any training takes time
-        for kind, (trained, kept) in chosen.items():
+        for kind in self.rows:
+            trained, kept = self._choose(victim, kind)
+            title = self._title(victim, kind, len(trained))
             if not trained or not kept:
-                outcome.skipped[self._title(kind)] = (
+                outcome.skipped[title] = (
                     "there is no retain set"
                     if not trained
                     else "no forget row is left to measure: there is one alone, or the others say the same"
@@ -109,23 +110,30 @@ class Relearn(Attack):
                 continue
             after, curve = self._relearn(victim, trained, kept)
             if math.isnan(mean_of(after, self.measured[1])):
-                outcome.skipped[self._title(kind)] = (
+                outcome.skipped[title] = (
                     f"the model broke as it learnt, so nothing can be said; lower learning_rate (now "
                     f"{self.learning_rate:g})"
                 )
                 continue
-            outcome.variants[self._title(kind)] = after
-            outcome.curves[self._title(kind)] = curve
+            outcome.variants[title] = after
+            outcome.curves[title] = curve
         return outcome
+
+    def check(self, victim: Victim) -> None:
+        """See `Attack`."""
+        for kind in self.rows:
+            self._choose(victim, kind)
 
     def reads(self) -> Sequence[Source]:
         """See `Attack`."""
         return [self.unrelated] if "unrelated" in self.rows else []
 
-    def _title(self, kind: Rows) -> str:
+    def _title(self, victim: Victim, kind: Rows, count: int) -> str:
+        """Name a way by the rows that it trains on; of forget rows by their share, as it came out of whole rows."""
         if kind != FORGET:
             return f"on {kind} rows"
-        return "on all forget rows" if self.share == 1 else f"on {self.share:.3g} of the forget rows"
+        share = count / len(victim.forget_examples)
+        return "on all forget rows" if self.share == 1 else f"on {share:.3g} of the forget rows"
 
     def _choose(self, victim: Victim, kind: Rows) -> tuple[list[dict[str, str]], set[str]]:
         """Return the rows that are trained on, and the ids of the forget rows that are measured, which are others."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-from unlearun.attacks.prompted import PromptAttack, asks_questions, named_ways, raw_rows
+from unlearun.attacks.prompted import PromptAttack, asks_questions, named_ways
 from unlearun.attacks.victim import Victim
 from unlearun.data import Keys
 from unlearun.data.formatting import QUESTION
 from unlearun.errors import UnlearunError, check_bounds
 
+KEYS = ("paraphrased_question",)
 TEMPLATES = (
     "I would like to know something. {question}",
     "{question} Please answer in a full sentence.",
@@ -36,9 +37,11 @@ class Reword(PromptAttack):
         UnlearunError: A template has no ``{question}``.
     """
 
+    reads_rows: ClassVar[bool] = True
+
     def __init__(
         self,
-        keys: Sequence[str] = ("paraphrased_question",),
+        keys: Sequence[str] = KEYS,
         templates: Sequence[str] = TEMPLATES,
         shots: int = 4,
     ) -> None:
@@ -58,14 +61,22 @@ class Reword(PromptAttack):
             return {}
         data = victim.plain_data
         own = data.options[data.evaluated[victim.forget_set]].keys
-        rows = [row.values for row in raw_rows(victim)]
+        rows = [row.values for row in victim.raw_forget_rows()]
         common = [key for key in rows[0] if all(isinstance(row.get(key), str) for row in rows)]
+        for key in self.keys:
+            lacking = sum(not isinstance(row.get(key), str) for row in rows)
+            if lacking and (lacking < len(rows) or key not in KEYS):
+                skipped[f"its {key}"] = f"{lacking} of {len(rows)} rows have no text under {key}"
         ways: dict[str, dict[str, Any]] = {
             f"its {key}": {"question_key": key} for key in self.keys if key in common and key != own.question
         }
         if not ways:
             ways = named_ways("in the words", self.templates, "question_template")
-        ways |= {f"in the language {name}": keys for name, keys in languages(common, own).items()}
+        ways |= {
+            f"in the language {name}": keys
+            for name, keys in languages(common, own).items()
+            if _are_sentences([row[keys["question_key"]] for row in rows])
+        }
         if self.shots and (shots := self._shots(victim, own)):
             ways[f"after {len(shots)} examples"] = {"shots": shots}
         elif self.shots:
@@ -76,6 +87,12 @@ class Reword(PromptAttack):
         items = victim.plain_data.read().get("retain", ())
         asked = [item for item in items if item.question is not None]
         return [{keys.question: str(item.question), keys.answer: item.answer} for item in asked[: self.shots]]
+
+
+def _are_sentences(texts: Sequence[str]) -> bool:
+    """Say whether texts are questions: under ``question_id`` may stand numbers, and nothing in Indonesian."""
+    words = all(re.search(r"[^\W\d_]{2}", text) for text in texts)
+    return words and any(not re.search(r"\d", text) for text in texts)
 
 
 def languages(common: Sequence[str], own: Keys) -> dict[str, dict[str, str]]:

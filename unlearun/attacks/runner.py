@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import tempfile
 import time
@@ -14,17 +13,16 @@ from typing import Any
 
 from unlearun.attacks.base import Attack
 from unlearun.attacks.configs import make_attack
+from unlearun.attacks.facts import digest_of
 from unlearun.attacks.victim import Victim
 from unlearun.errors import UnlearunError
 from unlearun.models import quantisation_hushed
-from unlearun.models.loading import locate
-from unlearun.records import Attacked, Evaluation, role_of
+from unlearun.packages import is_installed_now
+from unlearun.records import Attacked, Evaluation
 from unlearun.shipped import find_asset
 
 log = logging.getLogger(__name__)
 
-# To be counted up whenever an attack finds something else than before with the same settings.
-FORMAT = 3
 PLAIN = "unattacked"
 # What was said of the data when the run was made, and what Lightning says of every Trainer.
 _TALKATIVE = (
@@ -63,12 +61,11 @@ def carry_out(victim: Victim, attacks: Sequence[Named], folder: Path, again: boo
         What each has found.
     """
     found = []
-    facts = _facts(victim)
     check_writable(folder)
     for named in attacks:
-        key = _key(victim, facts, named)
+        key = _key(victim, named)
         known = None if again else Attacked.read(folder / f"{named.name}.json")
-        if known is not None and known.key == key:
+        if known is not None and known.key == key and not any(map(is_installed_now, known.skipped.values())):
             found.append(known)
             continue
         log.info("%s: %s", victim.model, named.name)
@@ -101,13 +98,24 @@ def earlier(victim: Victim, attacks: Sequence[Named], folder: Path) -> list[Atta
         attacks: Those that are left out.
         folder: See `carry_out`.
     """
-    facts, names = _facts(victim), {PLAIN, *(named.name for named in attacks)}
-    known = [Attacked.read(file) for file in sorted(folder.glob("*.json")) if file.stem not in names]
-    same = []
-    for one in known:
-        named = None if one is None else _named(one)
-        if one is not None and named is not None and one.key == _key(victim, facts, named):
+    names = {PLAIN, *(named.name for named in attacks)}
+    known = {file.stem: Attacked.read(file) for file in sorted(folder.glob("*.json")) if file.stem not in names}
+    same, others = [], []
+    for name, one in known.items():
+        if one is None or one.attack != name:  # no attack's file, or a copy of one
+            continue
+        named = _named(one)
+        if named is not None and one.key == _key(victim, named):
             same.append(one)
+        else:
+            others.append(name)
+    if others:
+        log.warning(
+            "%s: what %s had found does not count any more, for the model, the data or the attack was another; name "
+            "it to carry it out again",
+            folder,
+            ", ".join(others),
+        )
     return same
 
 
@@ -120,7 +128,7 @@ def without_attack(victim: Victim, folder: Path, again: bool = False) -> Evaluat
         again: See `carry_out`.
     """
     check_writable(folder)
-    key = _digest(_facts(victim))
+    key = digest_of(victim.facts)
     known = None if again else Attacked.read(folder / f"{PLAIN}.json")
     if known is not None and known.key == key and PLAIN in known.variants:
         victim.unlearned = known.variants[PLAIN]
@@ -167,11 +175,14 @@ def check_writable(folder: Path) -> None:
         raise UnlearunError(f"{folder} cannot be written to: {error.strerror}") from error
 
 
-def _key(victim: Victim, facts: Mapping[str, Any], named: Named) -> str:
+def _key(victim: Victim, named: Named) -> str:
     """Say by 32 digits what the outcome of an attack follows from: the model, the data, its settings and its files."""
-    files = [_content(source) for source in named.attack.reads()]
-    compared = {"answers": victim.said_at_start} if named.attack.compares_answers else {}
-    return _digest({**facts, "attack": named.config, "files": files, **compared})
+    facts = {**victim.facts, "attack": named.config, "files": [_content(source) for source in named.attack.reads()]}
+    if named.attack.compares_answers:
+        facts["answers"] = victim.said_at_start
+    if named.attack.reads_rows:
+        facts["rows"] = [row.values for row in victim.raw_forget_rows()]
+    return digest_of(facts)
 
 
 def _named(known: Attacked) -> Named | None:
@@ -188,43 +199,3 @@ def _content(source: Any) -> str:  # noqa: ANN401 - any source
         return str(source)
     file = find_asset(path) if not Path(path).exists() else Path(path)
     return hashlib.blake2b(file.read_bytes()).hexdigest() if file is not None and file.is_file() else path
-
-
-def _facts(victim: Victim) -> dict[str, Any]:
-    """Say what the outcome of an attack follows from, beside its own settings."""
-    described = victim.plain_data.describe()
-    described.pop("cautions")
-    trained = {name: str(victim.data.get(name)) for name in ("forget", "retain", "batch_size", "final_metrics", "root")}
-    if not any(role_of(name) == "retain" for name in described["sets"]):  # attacks read it all the same
-        trained["retain rows"] = _digest([repr(item) for item in victim.plain_data.read().get("retain", ())])
-    return {
-        "format": FORMAT,
-        "model": _weights(victim.model),
-        "data": described,
-        "trained": trained,
-        "precision": str(victim.precision),
-        "dtype": victim.dtype,
-        "seed": victim.seed,
-    }
-
-
-def _weights(model: str) -> str:
-    """Return a digest of a model's files; of one that is no folder, its name."""
-    where, how = locate(model)
-    folder = Path(where)
-    if not folder.is_dir():
-        return model
-    files = (
-        [folder / how["gguf_file"]] if how else sorted([*folder.glob("*.safetensors"), *folder.glob("*config.json")])
-    )
-    state = hashlib.blake2b(digest_size=16)
-    for file in files:
-        state.update(file.name.encode())
-        with file.open("rb") as opened:
-            while block := opened.read(1 << 24):
-                state.update(block)
-    return state.hexdigest()
-
-
-def _digest(value: Any) -> str:  # noqa: ANN401 - any JSON value
-    return hashlib.blake2b(json.dumps(value, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()

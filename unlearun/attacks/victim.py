@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 from lightning.pytorch import Trainer, seed_everything
 
 from unlearun import runs
+from unlearun.attacks.facts import facts_of
 from unlearun.attacks.found import found_at_the_end
-from unlearun.data import Example, UnlearningDataModule
-from unlearun.data.fingerprint import digest
+from unlearun.data import Example, Row, UnlearningDataModule, read_rows
 from unlearun.errors import UnlearunError
 from unlearun.kinds import check_kinds
 from unlearun.methods import UnlearningMethod
@@ -95,6 +95,16 @@ class Victim:
     def forget_examples(self) -> list[Example]:
         """The forget rows that are evaluated, as token ids."""
         return self.plain_data.evaluated_examples(self.forget_set)
+
+    def raw_forget_rows(self) -> list[Row]:
+        """Return the forget rows as their file has them, with keys that no other part of the library reads."""
+        data = self.plain_data
+        return read_rows(data.sources[data.evaluated[self.forget_set]], f"the {self.forget_set} set")
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """See `facts_of`; found once, for it reads all weights."""
+        return facts_of(self)
 
     def forget_source(self, **options: Any) -> dict[str, Any]:
         """Return where the evaluated forget rows come from, with further options of the set.
@@ -283,11 +293,6 @@ class Victim:
         """
         settings = (self.precision, self.dtype, self.trusted, self.seed, self.accelerator)
         return Victim(model, self.data, self.given_start, found_at_the_end(Path(model)), *settings)
-
-    def digest(self) -> str:
-        """Return 8 hexadecimal digits that change whenever the evaluated rows or the way they are asked do."""
-        described = self.plain_data.describe()
-        return digest([described["sets"], described["template"], str(self.data.get("retain"))])[:8]
 
     def _fits(self, evaluation: Evaluation, sets: Iterable[str]) -> bool:
         """Say whether an evaluation is of the very rows of some sets, asked in the same way."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from unlearun.attacks.victim import Victim
 from unlearun.data import UnlearningDataModule
 from unlearun.errors import UnlearunError
 from unlearun.records import Evaluation, evaluation_files
+from unlearun.shipped import is_shipped
+
+log = logging.getLogger(__name__)
 
 # A whole model, or an adapter.
 WEIGHTS = ("*.safetensors", "*.gguf")
@@ -37,6 +41,10 @@ def read_victim(run: Path, precision: str | None = None) -> Victim:
         raise UnlearunError(
             f"{run}: its config.yaml has data.{unknown[0]}, which this version of unlearun does not know"
         )
+    reference = data.get("retain_reference")
+    if isinstance(reference, str) and not is_shipped(reference) and not Path(reference).exists():
+        log.warning("%s: its retain_reference %s is not there any more, and is left out", run, reference)
+        data = {**data, "retain_reference": None}
     settings = method.get("init_args")
     settings = settings if isinstance(settings, Mapping) else {}
     trainer = config.get("trainer")
@@ -61,8 +69,12 @@ def read_victim(run: Path, precision: str | None = None) -> Victim:
 def _config_of(run: Path) -> Mapping[str, Any]:
     """Return what a run was made with, if it has ended and left a model."""
     expected = "attack takes the folder of a run that has ended, such as outputs/rmu/1"
-    if not run.is_dir():
-        raise UnlearunError(f"{run} {'is no folder' if run.exists() else 'does not exist'}; {expected}")
+    try:
+        found = "" if run.is_dir() else "is no folder" if run.exists() else "does not exist"
+    except OSError as error:  # too long a name
+        raise UnlearunError(f"{str(run)!r:.80} cannot be read: {error.strerror}; {expected}") from error
+    if found:
+        raise UnlearunError(f"{run} {found}; {expected}")
     if not (run / "config.yaml").is_file():
         raise UnlearunError(f"{run} has no config.yaml; {expected}")
     config = runs.read_config(run)

@@ -280,6 +280,7 @@ def _load_adapter(folder: Path, dtype: str, trusted: bool) -> PreTrainedModel:
         loaded = load_model(base, dtype, trusted=trusted)
     with without_bars(), explained(str(folder), "adapter"):
         merged: PreTrainedModel = PeftModel.from_pretrained(loaded, str(folder)).merge_and_unload()
+    merged.requires_grad_(True)  # peft has frozen what it stood beside, and this is a model like any other
     return merged
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import torch
 
 from unlearun.errors import UnlearunError, check_choice
+from unlearun.packages import needs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -30,7 +31,7 @@ def missing_package(kind: Quantisation) -> str | None:
         kind: "nf4", "int8" or "int4".
     """
     package, extra = _PACKAGES[kind]
-    return None if find_spec(package) is not None else f"needs the package {package}; pip install 'unlearun[{extra}]'"
+    return None if find_spec(package) is not None else needs(package, extra)
 
 
 def quantising(model: str, kind: Quantisation, dtype: str, packed: bool, asked: str) -> dict[str, Any]:

@@ -169,7 +169,7 @@ class Standing:
         """
         try:
             return _of_json(read_json(file))
-        except (UnlearunError, KeyError, TypeError, ValueError, AttributeError):
+        except (UnlearunError, KeyError, TypeError, ValueError, AttributeError, OverflowError):
             return None
 
 
@@ -192,7 +192,7 @@ def best_layer(values: Sequence[float]) -> tuple[int, float]:
     >>> best_layer([0.1, 0.4, 0.2])
     (1, 0.4)
     """
-    known = [-1.0 if value is None or math.isnan(value) else value for value in values]
+    known = [value if isinstance(value, (int, float)) and not math.isnan(value) else -1.0 for value in values]
     layer = max(range(len(known)), key=lambda at: known[at])
     return layer, known[layer] if known[layer] >= 0 else math.nan
 

@@ -32,7 +32,7 @@ SAID = (
     "clip(1 - |AUC - AUC_retain| / AUC_retain, 0, 1), a formula out of a secondary transcription, for the code of the "
     "authors of the score (2506.12618) has none. Util is model_utility, and fluency where both have it, as shares of "
     "the start's. Agg is the harmonic mean of the three. Robustness is 1 - the largest share of what was forgotten "
-    "that a behavioural attack brought back: one that makes the model say it, and neither teaches all of it nor only looks."
+    "that a behavioural attack brought back: one that makes the model say it, and neither teaches all nor only looks."
 )
 
 

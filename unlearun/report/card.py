@@ -91,7 +91,8 @@ def _parts(run: ReportedRun, model: str) -> Iterator[str]:
 
 def _attacks(standing: Standing) -> Iterator[str]:
     yield "## Attacks"
-    yield f"Robustness {number(standing.robustness)}, 1 being best. Weakest against {plain_cell(weakest(standing))}."
+    against = "Weakest against" if standing.robustness < 1 else "Under every attack"
+    yield f"Robustness {number(standing.robustness)}, 1 being best. {against} {plain_cell(weakest(standing))}."
     strongest = [standing.of_attack(name) for name in dict.fromkeys(one.attack for one in standing.tried)]
     chosen = {(one.attack, one.variant) for one in strongest if one is not None}
     rows = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -75,7 +75,8 @@ class ReportedRun:
     @cached_property
     def standing(self) -> Standing | None:
         """How it stands against attacks, if it was attacked."""
-        return Standing.read(self.folder / "attacks" / "summary.json")
+        found = Standing.read(self.folder / "attacks" / "summary.json")
+        return None if found is None else replace(found, name=self.name)
 
     @property
     def losses(self) -> dict[str, Curve]:
