@@ -414,6 +414,30 @@ def test_an_attack_of_ones_own_is_found_where_one_is(run, tmp_path, monkeypatch)
         attack(run, "no.yaml")
 
 
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (None, "has returned None; expected an unlearun.attacks.Outcome"),
+        (Outcome({"somehow": 3}), "has found 3 as 'somehow'; expected an Evaluation with a set 'forget'"),
+        (Outcome({"somehow": Evaluation(1)}), "expected an Evaluation with a set 'forget'"),
+        (Outcome(figures={"lens": {1}}), "has figures that are no plain values"),
+    ],
+)
+def test_what_an_attack_of_ones_own_must_have_found_is_said(run, nothing, monkeypatch, found, said):
+    monkeypatch.setattr(Nothing, "run", lambda self, victim: found)
+    with pytest.raises(UnlearunError, match=said):
+        attack(run, nothing)
+    assert not (run / "attacks" / "nothing.json").exists()
+
+
+def test_figures_that_are_no_numbers_are_left_out_of_reports(run, nothing, monkeypatch):
+    monkeypatch.setattr(Nothing, "run", lambda self, victim: Outcome(figures={"lens": ["high"], "probe": [0.5, None]}))
+    assert main(["attack", str(run), "--attacks", str(nothing)]) == 0
+    page = (run / "report.md").read_text()
+    assert "an accuracy of at most 0.50 at layer 0" in page
+    assert "mean probability of at most" not in page
+
+
 @pytest.mark.parametrize("wrong", [{"runs": None}, {"runs": 3}, {"attacks": 3}, {"attacks": [3]}])
 def test_python_is_told_what_was_expected(run, wrong):
     with pytest.raises(UnlearunError, match="expected a name or a path, or a list of them"):

@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import CSVLogger
 from unlearun.attacks import LightRelearn
 from unlearun.data import UnlearningDataModule, collate
 from unlearun.errors import UnlearunError
-from unlearun.methods import NPO, RMU, FineTune, UnlearningMethod
+from unlearun.methods import NPO, RMU, FineTune, TaskVector, UnlearningMethod
 
 ROWS = [{"question": f"{row['question']} {i}", "answer": row["answer"]} for i in range(3) for row in FORGET]
 
@@ -135,7 +135,14 @@ def test_a_method_that_forgets_nothing_is_refused(tmp_path):
         fit(FineTune, LightRelearn(), tmp_path)
 
 
-def test_too_few_rows_are_refused(tmp_path):
+def test_a_method_whose_weights_are_made_at_the_end_is_refused(tmp_path):
+    """On its way a task vector is of a model that knows the forget set ever better."""
+    with pytest.raises(UnlearunError, match="which of TaskVector are made at the end alone"):
+        fit(TaskVector, LightRelearn(), tmp_path)
+
+
+def test_too_few_rows_are_refused_before_anything_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(NPO, "validation_step", None)
     attack = LightRelearn()
     trainer = Trainer(accelerator="cpu", max_steps=1, logger=False, enable_checkpointing=False, callbacks=[attack])
     data = UnlearningDataModule(ROWS[:1], RETAIN, batch_size=4)

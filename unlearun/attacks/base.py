@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from unlearun.errors import UnlearunError, closest
+from unlearun.errors import UnlearunError, closest, shown
 from unlearun.metrics.catalogue import ALL, CATALOGUE
-from unlearun.records import Evaluation
+from unlearun.records import FORGET, Evaluation
 
 if TYPE_CHECKING:
     from unlearun.attacks.victim import Victim
@@ -82,6 +83,32 @@ class Attack(ABC):
             UnlearunError: An argument does not fit the model or its data. What merely cannot be tried on these is
                 skipped, and said in the outcome.
         """
+
+
+def check_outcome(name: str, measured: Sequence[str], outcome: Any) -> None:  # noqa: ANN401 - of anyone's own attack
+    """Check that an attack, which may be anyone's own, has found what can be kept and compared.
+
+    Args:
+        name: What the attack is called.
+        measured: The columns that it is measured by.
+        outcome: What its `run` has returned.
+
+    Raises:
+        UnlearunError: It has not.
+    """
+    if len(measured) != 2 or isinstance(measured, str):
+        raise UnlearunError(f"the attack {name} is measured by {measured!r}; expected two columns of the records")
+    if not isinstance(outcome, Outcome):
+        raise UnlearunError(f"the attack {name} has returned {shown(outcome)}; expected an unlearun.attacks.Outcome")
+    for way, found in outcome.variants.items():
+        if not isinstance(found, Evaluation) or FORGET not in found.examples:
+            raise UnlearunError(
+                f"the attack {name} has found {shown(found)} as {way!r}; expected an Evaluation with a set {FORGET!r}"
+            )
+    try:
+        json.dumps(outcome.figures)
+    except (TypeError, ValueError) as error:
+        raise UnlearunError(f"the attack {name} has figures that are no plain values: {error}") from error
 
 
 def check_metrics(metrics: Sequence[str] | None, measured: Sequence[str]) -> list[str] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
-from unlearun.data import Batch, Example, UnlearningDataModule, collate
+from unlearun.data import Batch, UnlearningDataModule, collate
 from unlearun.errors import UnlearunError, check_bounds
 from unlearun.methods import UnlearningMethod
 from unlearun.metrics import ExtractionStrength, Probability
@@ -75,13 +75,18 @@ class LightRelearn(Callback):
         self._goes_on = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check that weights are whole in every process.
+        """Choose the rows, and check that weights are whole in every process.
 
         Raises:
-            UnlearunError: The strategy spreads them, or the model is none of ours.
+            UnlearunError: The strategy spreads them, the model or the data are none of ours, or rows are too few.
         """
         if not isinstance(pl_module, UnlearningMethod) or not pl_module.has_forget_term:
             raise UnlearunError("LightRelearn is for a method of unlearun that forgets")
+        if type(pl_module).finish is not UnlearningMethod.finish:
+            raise UnlearunError(
+                f"LightRelearn attacks weights on their way, which of {type(pl_module).__name__} are made at the end "
+                "alone; attack the run when it has ended: unlearun attack RUN"
+            )
         if not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
             raise UnlearunError(
                 f"LightRelearn needs all weights in each process, which {type(trainer.strategy).__name__} spreads; "
@@ -89,7 +94,7 @@ class LightRelearn(Callback):
             )
         if not self._goes_on:
             self.points, self._start = [], None
-        self._rows, self._goes_on = None, False
+        self._rows, self._goes_on = self._choose(trainer), False
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was found so far, and what was known at the start, for a run that goes on."""
@@ -103,18 +108,11 @@ class LightRelearn(Callback):
         self._goes_on = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Choose the rows, and measure what is known of them."""
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        if not isinstance(data, UnlearningDataModule) or not isinstance(pl_module, UnlearningMethod):
-            raise UnlearunError("LightRelearn needs an UnlearningDataModule; give it to the Trainer")
-        rows = data.examples("forget")
-        drawn = random.Random(self.seed).sample(range(len(rows)), min(len(rows), self.max_rows))
-        count = max(1, round(self.share * len(drawn)))
-        if count >= len(drawn):
-            raise UnlearunError(f"LightRelearn needs at least 2 forget rows, found {len(drawn)}")
-        device = pl_module.device
-        parts = [_batch([rows[i] for i in some], data.pad_id, device) for some in (drawn[:count], drawn[count:])]
-        self._rows = (parts[0], parts[1])
+        """Measure what is known of the rows."""
+        if self._rows is None or not isinstance(pl_module, UnlearningMethod):
+            return
+        relearnt, measured = self._rows
+        self._rows = relearnt.to(pl_module.device), measured.to(pl_module.device)
         if self._start is None:
             self._start = self._measure(trainer, pl_module.policy)
 
@@ -137,6 +135,19 @@ class LightRelearn(Callback):
         for logger in trainer.loggers:
             named = {f"attack/{name}": value for name, value in found.items()}
             logger.log_metrics(named, step=trainer.global_step)
+
+    def _choose(self, trainer: Trainer) -> tuple[Batch, Batch]:
+        """Return the rows that are relearnt, and those that are measured."""
+        data: Any = getattr(trainer, "datamodule", None)
+        if not isinstance(data, UnlearningDataModule):
+            raise UnlearunError("LightRelearn needs an UnlearningDataModule; give it to the Trainer")
+        rows = data.examples("forget")
+        drawn = random.Random(self.seed).sample(range(len(rows)), min(len(rows), self.max_rows))
+        count = max(1, round(self.share * len(drawn)))
+        if count >= len(drawn):
+            raise UnlearunError(f"LightRelearn needs at least 2 forget rows, found {len(drawn)}")
+        relearnt, measured = ([rows[i] for i in some] for some in (drawn[:count], drawn[count:]))
+        return collate(relearnt, data.pad_id), collate(measured, data.pad_id)
 
     def _relearn(self, trainer: Trainer, policy: Policy) -> None:
         if self._rows is None:
@@ -174,10 +185,6 @@ class LightRelearn(Callback):
             metric.sync_on_compute = False  # every process has measured all of it
             values.append(float(metric.compute()))
         return values[0], values[1]
-
-
-def _batch(rows: Sequence[Example], pad_id: int, device: torch.device) -> Batch:
-    return collate(rows, pad_id).to(device)
 
 
 def _forward(trainer: Trainer) -> Any:  # noqa: ANN401 - Lightning's context

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from unlearun.attacks.base import Attack
+from unlearun.attacks.base import Attack, check_outcome
 from unlearun.attacks.configs import make_attack
 from unlearun.attacks.facts import digest_of
 from unlearun.attacks.victim import Victim
@@ -72,6 +72,7 @@ def carry_out(victim: Victim, attacks: Sequence[Named], folder: Path, again: boo
         start = time.perf_counter()
         with quietly():
             outcome = named.attack.run(victim)
+        check_outcome(named.name, named.attack.measured, outcome)
         record = Attacked(
             named.name,
             key,

@@ -183,6 +183,22 @@ def strongest(tried: Iterable[Tried]) -> Tried | None:
     return max(known, key=lambda one: (one.main.share, _known(one.beside.share)), default=None)
 
 
+def layer_values(figures: Mapping[str, Any], name: str) -> list[float]:
+    """Return what an attack that looks inside has found at each layer; nothing where that is no list of numbers.
+
+    Args:
+        figures: What it has found.
+        name: Of a quantity, such as ``lens``; null, of a broken model, is NaN.
+
+    >>> layer_values({"lens": [0.1, None]}, "lens"), layer_values({"lens": ["high"]}, "lens")
+    ([0.1, nan], [])
+    """
+    values = figures.get(name)
+    if not isinstance(values, list) or not all(value is None or isinstance(value, (int, float)) for value in values):
+        return []
+    return [number_of(value) for value in values]
+
+
 def best_layer(values: Sequence[float]) -> tuple[int, float]:
     """Return the layer with the highest value, and the value; layers that have none, of a broken model, do not count.
 
@@ -192,7 +208,7 @@ def best_layer(values: Sequence[float]) -> tuple[int, float]:
     >>> best_layer([0.1, 0.4, 0.2])
     (1, 0.4)
     """
-    known = [value if isinstance(value, (int, float)) and not math.isnan(value) else -1.0 for value in values]
+    known = [-1.0 if math.isnan(value) else value for value in values]
     layer = max(range(len(known)), key=lambda at: known[at])
     return layer, known[layer] if known[layer] >= 0 else math.nan
 

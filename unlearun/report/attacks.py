@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from unlearun.records import Recovery, Standing, Tried, best_layer, other_attacks, with_golds
+from unlearun.records import Recovery, Standing, Tried, best_layer, layer_values, other_attacks, with_golds
 from unlearun.report.changes import Value
 from unlearun.report.reported_run import ReportedRun
 
@@ -200,12 +200,10 @@ def looked_into(standings: Sequence[Standing]) -> list[str]:
         for attack, figures in row.figures.items():
             theirs = {} if row.gold is None else row.gold.figures.get(attack, {})
             for name, said in LOOKED.items():
-                if isinstance(values := figures.get(name), list) and values:
+                if values := layer_values(figures, name):
                     layer, best = best_layer(values)
-                    gold = theirs.get(name)
-                    beside = (
-                        f"; of the retain model, {best_layer(gold)[1]:.2f}" if isinstance(gold, list) and gold else ""
-                    )
+                    gold = layer_values(theirs, name)
+                    beside = f"; of the retain model, {best_layer(gold)[1]:.2f}" if gold else ""
                     lines.append(
                         f"{row.name}: {attack}, {said} {best:.2f} at layer {layer} (of 0 to {len(values) - 1}){beside}"
                     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from unlearun.records import Standing, Tried, with_golds
+from unlearun.records import Standing, Tried, layer_values, with_golds
 from unlearun.report.figures import COLOURS, INK, OTHERS, make_figure
 
 if TYPE_CHECKING:
@@ -103,15 +103,15 @@ def layers_figures(standing: Standing) -> dict[str, Figure]:
     words = {"lens": "probability of the answers", "probe": "accuracy of telling true from wrong"}
     figures = {}
     for attack, quantities in standing.figures.items():
-        for name, values in quantities.items():
-            if name not in words:
+        for name in words:
+            values = layer_values(quantities, name)
+            if not values:
                 continue
             figure, axes = make_figure(4.8, 3.2)
             axes.plot(
                 range(len(values)), values, marker="o", markersize=3, color=COLOURS["forget"], label=standing.name
             )
-            theirs = gold.get(attack, {}).get(name)
-            if theirs:
+            if theirs := layer_values(gold.get(attack, {}), name):
                 axes.plot(range(len(theirs)), theirs, linestyle=":", color=COLOURS["retain"], label="retain model")
             axes.set(xlabel="layer", ylabel=words[name], ylim=(-0.02, 1.02))
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
