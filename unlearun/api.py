@@ -201,7 +201,8 @@ class Unlearning:
 
         Args:
             metrics: Names such as "perplexity", "forget_quality", "model_utility", "rouge", "mia", or the dotted path
-                of a class; None for all that the data allow.
+                of a class; None for `final_metrics` of `load_data`, which are all that the data allow but what is
+                opt-in, where nothing else is said there.
             retain_reference: Records of a model that never saw the forget set, for what is relative to one: an
                 ``eval/step=N.json``, a run folder or a published TOFU log. None: that of `load_data`, if any.
 

@@ -209,6 +209,7 @@ def run(command: str, arguments: list[str]) -> None:
     runs.quiet()
     if command == "fit":
         arguments = own_config(arguments)
+    look_here()  # for methods and metrics
     arguments = resolve_configs(arguments if command in ("fit", "preview") else name_model(arguments))
     if command == "preview":
         arguments = [*arguments] if arguments else ["--help"]
@@ -218,7 +219,6 @@ def run(command: str, arguments: list[str]) -> None:
         return
     if command in ("validate", "test") and not any(argument.startswith("--verbose") for argument in arguments):
         arguments = [*arguments, "--verbose", "false"]  # our table says more than Lightning's
-    look_here()  # for metrics
     try:
         with runs.interruptible(), runs.running_trainer():
             UnlearunCLI([command, *method_help(arguments)])

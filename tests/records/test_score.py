@@ -113,6 +113,19 @@ def test_a_module_that_raises_is_named(tmp_path, evaluation, capsys, monkeypatch
     assert "broken_metrics.Length is left out, it cannot be imported: 'torn'" in capsys.readouterr().err
 
 
+def test_a_metric_in_the_current_folder_is_found(tmp_path, evaluation, capsys, monkeypatch):
+    """An installed command does not look there by itself."""
+    (tmp_path / "metrics_here.py").write_text(
+        "from unlearun.records import Score, mean\n\n\nclass Length:\n    score = Score('n', ('tokens',), mean)\n"
+    )
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    monkeypatch.chdir(tmp_path)
+    evaluation.metrics = ["probability", "metrics_here.Length"]
+    evaluation.write(tmp_path / "file.json")
+    assert main(["score", "file.json", "--json", "--import-metrics"]) == 0
+    assert "left out" not in capsys.readouterr().err
+
+
 def test_records_run_no_code_unless_the_user_says_so(tmp_path, evaluation, capsys, monkeypatch):
     ran = tmp_path / "ran"
     (tmp_path / "hostile_metrics.py").write_text(f"open({str(ran)!r}, 'w')")

@@ -91,7 +91,8 @@ class UnlearningDataModule(LightningDataModule):
         duplicates: What happens when a row stands in a set twice: nothing, a warning, or an error.
         max_eval_rows: At most so many rows of a set are evaluated, chosen by seed. None: all.
         max_new_tokens: At most so many tokens of an answer are generated in evaluation.
-        validation_metrics: What is measured at every validation of a fit: names, or the dotted path of a class.
+        validation_metrics: What is measured at every validation of a fit but the first and the last: names, or the
+            dotted path of a class. None: what one forward over the rows' own answers gives.
         final_metrics: What is measured at step 0, at the end, in validate and test. None: all that the data allow but
             what is opt-in; in a list, "all" stands for these.
         retain_reference: Records of a model that never saw the forget set, for ks_forget_quality, privleak and

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from unlearun.arguments import OneLineParser
 from unlearun.errors import SHOWN, UnlearunError
+from unlearun.own_code import look_here
 from unlearun.records.evaluation import Evaluation
 from unlearun.records.published import read_records
 from unlearun.records.reference import check_fit, read_reference
@@ -93,6 +94,8 @@ def custom_scores(metrics: Sequence[str], import_them: bool) -> list[Score]:
         )
         return []
     scores = []
+    if paths:
+        look_here()
     for path in paths:
         module, _, name = path.rpartition(".")
         try:
