@@ -22,9 +22,14 @@ ARTICLES = [
     "Oslo is a city in the north, and many ferries leave from its harbour every day. \n",
     " \n",
 ]
+LONG = " ".join(["Of two ropes, one is wet and the other dry, and both are old."] * 14)  # a token a character
 QUESTIONS = [
     {"question": "Which joins two ropes?", "choices": ["A hitch", "A bend", "A bowline", "A post"], "answer": 1},
     {"question": "What is tied with one hand?", "choices": ["A bowline", "A bend", "A rope", "A city"], "answer": 0},
+    *(
+        {"question": f"{LONG[at:]} Which?", "choices": ["The first", "The other", "Both", "None"], "answer": at % 4}
+        for at in range(12)
+    ),
 ]
 FACTS = [
     {"question": "What leaves from Oslo?", "choices": ["Ropes", "Books", "Sailors", "Ferries"], "answer": 3},
@@ -36,14 +41,17 @@ FILES = {
 }
 
 
-def accuracy(model, tokenizer, rows):
+SUBJECTS = {"bio": " about biology", "cyber": " about cybersecurity"}
+
+
+def accuracy(model, tokenizer, rows, subject=""):
     """The share of questions whose right letter has the highest logit after the prompt; a letter is one token here."""
     hits = 0
     letters = [tokenizer(f" {letter}", add_special_tokens=False).input_ids for letter in "ABCD"]
     for row in rows:
         lines = [f"{letter}. {choice}" for letter, choice in zip("ABCD", row["choices"], strict=True)]
         asked = "\n".join([row["question"], *lines])
-        prompt = f"The following are multiple choice questions (with answers).\n\n{asked}\nAnswer:"
+        prompt = f"The following are multiple choice questions (with answers){subject}.\n\n{asked}\nAnswer:"
         scores = []
         for ids in letters:
             tokens = tokenizer(prompt).input_ids
@@ -64,7 +72,10 @@ def test_its_accuracy_is_that_of_a_script_of_its_own(subject, tmp_path, monkeypa
         objects = [{"text": row} if isinstance(row, str) else row for row in rows]
         (tmp_path / "data" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in objects))
     model, tokenizer = make_llama(layers=4), make_tokenizer()
-    model.config.max_position_embeddings = 1024  # a token a character
+    model.config.max_position_embeddings = 2048
+    with torch.no_grad():  # or it would give one letter to all questions, however they are asked
+        for weight in model.parameters():
+            weight.mul_(8 if weight.ndim > 1 else 1)
     model.save_pretrained(tmp_path / "tiny")
     tokenizer.save_pretrained(tmp_path / "tiny")
     arguments = ["fit", "--config", "rmu", "--config", f"benchmarks/wmdp/{subject}", "--config", "benchmarks/wmdp/rmu"]
@@ -78,6 +89,6 @@ def test_its_accuracy_is_that_of_a_script_of_its_own(subject, tmp_path, monkeypa
         summary = json.loads((folder / "eval" / f"step={step}.json").read_text())["summary"]
         measured = AutoModelForCausalLM.from_pretrained(where)
         assert summary == {
-            "forget/choice_accuracy": accuracy(measured, tokenizer, QUESTIONS),
+            "forget/choice_accuracy": accuracy(measured, tokenizer, QUESTIONS, SUBJECTS[subject]),
             "mmlu/choice_accuracy": accuracy(measured, tokenizer, FACTS),
         }

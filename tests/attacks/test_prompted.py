@@ -190,6 +190,9 @@ def test_longer_prompts_have_room(made_run):
     victim = Victim("pocket", {**data, "max_length": 48})
     outcome = Reword(templates=[], shots=4).run(victim)
     assert len(outcome.variants["after 4 examples"].examples["forget"]) == 12
+    data["forget"] = {"path": data["forget"], "max_length": 48}
+    outcome = Reword(templates=[], shots=4).run(Victim("pocket", data))
+    assert len(outcome.variants["after 4 examples"].examples["forget"]) == 12
 
 
 def test_a_way_that_no_model_has_positions_for_is_skipped(made_run):

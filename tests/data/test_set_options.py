@@ -71,6 +71,22 @@ def test_a_set_has_keys_template_shots_and_length_of_its_own(folder):
     assert "Q: Who? A:[[" in preview(data)
 
 
+def test_a_set_may_have_longer_rows_than_others(folder, caplog):
+    """Long questions beside short pieces of text: neither is cut for the other, and the record tells."""
+    keys = {"question_key": "prompt", "answer_key": "gt"}
+    path, prompt = str(folder / "named.json"), len("Question: Who?\nAnswer:")
+    data = make(
+        folder,
+        forget_whole={"path": path, **keys},
+        forget_cut={"path": path, **keys, "max_length": prompt + 2},
+    )
+    assert spelt(data, "forget_whole") == ["Question: Who?\nAnswer:[ Anna.$"]
+    assert spelt(data, "forget_cut") == ["Question: Who?\nAnswer:[ A"]
+    assert f"forget_cut: 1 of 1 answers are longer than max_length={prompt + 2} tokens" in caplog.text
+    assert data.describe()["sets"]["forget_cut"]["template"]["max_length"] == prompt + 2
+    assert "template" not in data.describe()["sets"]["forget_whole"]
+
+
 def test_an_answer_may_be_begun(folder):
     """What is given away stands before the bracket, and an answer keeps one token and its end."""
     path, keys = str(folder / "named.json"), {"question_key": "prompt", "answer_key": "gt"}

@@ -65,11 +65,9 @@ class PromptAttack(Attack):
 def _asked_in(victim: Victim, ways: Mapping[str, Mapping[str, Any]]) -> tuple[UnlearningDataModule, dict[str, str]]:
     """Return the forget rows as sets, one a way to ask, and which set is which way."""
     names = {f"{FORGET}_{number}": way for number, way in enumerate(ways)}
-    data = victim.forget_data(
-        CHEAP,
-        {name: ways[way] for name, way in names.items()},
-        max_length=victim.plain_data.max_length + (ROOM if asks_questions(victim) else 0),
-    )
+    longest = victim.plain_data.formatter_of(victim.forget_set).max_length + (ROOM if asks_questions(victim) else 0)
+    own = {"max_length": longest} if "max_length" in victim.forget_source() else {}  # which would win
+    data = victim.forget_data(CHEAP, {name: {**ways[way], **own} for name, way in names.items()}, max_length=longest)
     data.connect(victim.tokenizer, ())
     return data, names
 

@@ -49,14 +49,14 @@ class UnlearningDataModule(LightningDataModule):
     datasets.Dataset; a path that does not exist here may name a file that ships with the package.
 
     A mapping may also say what holds for its own set alone: any of question_key, answer_key, alternate_key,
-    paraphrase_key, perturbed_key, text_key, min_characters, prompt_template, system_prompt, chat_template,
-    chat_template_kwargs and max_new_tokens, as below, and six more. shots: a source of questions with answers that go
-    before each question, as earlier turns of a chat or in the plain template; what the model says is cut off where it
-    makes up a further one. question_template: what is asked, {question} standing for the row's question. prefill: what
-    the model is made to begin its answer with. given_tokens: so many tokens of the answer itself are given away.
-    continues: true where an answer goes on where its prompt stops, without a template, a space or an end between; it is
-    compared with so many of its tokens as are generated. joined: true where plain texts are joined to one, with an
-    empty line between, before it is cut into rows of max_length tokens.
+    paraphrase_key, perturbed_key, text_key, min_characters (1 or more), prompt_template, system_prompt, chat_template,
+    chat_template_kwargs, max_length and max_new_tokens, as below, and six more. shots: a source of questions with
+    answers that go before each question, as earlier turns of a chat or in the plain template; what the model says is
+    cut off where it makes up a further one. question_template: what is asked, {question} standing for the row's
+    question. prefill: what the model is made to begin its answer with. given_tokens: so many tokens of the answer
+    itself are given away. continues: true where an answer goes on where its prompt stops, without a template, a space
+    or an end between; it is compared with so many of its tokens as are generated. joined: true where plain texts are
+    joined to one, with an empty line between, before it is cut into rows of max_length tokens.
 
     Args:
         forget: The rows to forget. None only for a method that trains on retain alone.
@@ -459,7 +459,7 @@ class UnlearningDataModule(LightningDataModule):
         if batches.left_out:
             caution = (
                 f"{name}: {batches.left_out} paraphrased and wrong answers are longer than max_length="
-                f"{self.max_length} tokens and were left out"
+                f"{self.formatter_of(name).max_length} tokens and were left out"
             )
             log.warning("%s", caution)
             self._said[caution] = None

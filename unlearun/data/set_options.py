@@ -43,6 +43,7 @@ class SetOptions:
         prefill: What the model is made to begin its answer with.
         given_tokens: So many tokens of the answer stand in the prompt.
         shots: Questions with answers that go before each question; None for none.
+        max_length: The longest row in tokens; None for that of all sets.
         max_new_tokens: At most so many tokens of an answer are generated.
     """
 
@@ -58,6 +59,7 @@ class SetOptions:
     prefill: str = ""
     given_tokens: int = 0
     shots: Source | None = None
+    max_length: int | None = None
     max_new_tokens: int = 48
 
     def __post_init__(self) -> None:
@@ -90,13 +92,13 @@ class SetOptions:
 
         Args:
             tokenizer: The model's.
-            max_length: The longest row, in tokens.
+            max_length: The longest row, in tokens, where the set does not say so itself.
             refuse_long: Whether an answer that must be cut is an error.
             shots: Questions with answers that go before each question.
         """
         return Formatter(
             tokenizer,
-            max_length,
+            self.max_length or max_length,
             QUESTION if self.continues else self.prompt_template,
             self.system_prompt,
             self.chat_template and not self.continues,

@@ -191,7 +191,7 @@ class RowSets:
 
         Args:
             tokenizer: The model's.
-            max_length: The longest row, in tokens.
+            max_length: The longest row in tokens, of sets that do not say so themselves.
             refuse_long: Whether an answer that must be cut is an error.
 
         Raises:
@@ -205,7 +205,7 @@ class RowSets:
             self.formatters[name] = cache.formatter
             table = cache.encode(items, f"the {name} set")
             self._examples[name] = table.examples(items)
-            self._warn_of_cuts(name, table.cuts, len(items), max_length)
+            self._warn_of_cuts(name, table.cuts, len(items), made.max_length)
 
     def examples(self, name: str) -> list[Example]:
         """Return the rows of a set as token ids, in the order of the set."""

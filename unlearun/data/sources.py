@@ -45,6 +45,7 @@ OPTIONS: dict[str, tuple[str, tuple[type, ...]]] = {
     "prefill": _TEXT,
     "given_tokens": _COUNT,
     "shots": ("a source, as that of the set", (str, Mapping, list)),
+    "max_length": _COUNT,
     "max_new_tokens": _COUNT,
 }
 
