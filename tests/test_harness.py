@@ -12,6 +12,7 @@ import yaml
 
 from unlearun import harness
 from unlearun.__main__ import main
+from unlearun.errors import UnlearunError
 from unlearun.models import load_model, load_tokenizer
 from unlearun.report.tasks import how_asked
 from unlearun.shipped import find_asset
@@ -74,6 +75,29 @@ def test_a_task_gives_what_log_probs_give_by_hand(task, tmp_path, capsys):
     title, _, line = capsys.readouterr().out.splitlines()[:3]
     assert title.split() == ["pocket", "pocket-gold"]
     assert line.startswith("capitals acc")
+
+
+@needs_it
+def test_what_one_model_has_found_is_kept_though_the_next_fails(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two"):
+        (tmp_path / name / "model").mkdir(parents=True)
+        (tmp_path / name / "model" / "config.json").write_text("{}")
+        (tmp_path / name / "config.yaml").write_text("")
+
+    def fails_second(model, tasks, **settings):
+        if model == "two":
+            raise UnlearunError("it cannot be read")
+        return {"arc": {"acc": 0.5}}
+
+    monkeypatch.setattr(harness, "evaluate", fails_second)
+    arguments = ["lm-eval", "one", "two", "--tasks", "arc", "--tokenizer", "pocket", "--output", "all.json"]
+    assert main(arguments) == 2
+    assert "it cannot be read" in capsys.readouterr().err
+    kept = json.loads((tmp_path / "one" / "lm_eval.json").read_text())
+    assert kept["arc"]["metrics"] == {"acc": 0.5}
+    assert "with the tokenizer of pocket" in how_asked(kept["arc"]["settings"], None)
+    assert json.loads((tmp_path / "all.json").read_text())["one"] == kept
 
 
 @needs_it

@@ -20,7 +20,7 @@ from unlearun.records.task_results import FILE, QUESTIONS, add_task_results
 
 INSTALL = "lm-eval needs the package lm-eval; pip install 'unlearun[lm-eval]'"
 BOOTSTRAPS = 100  # of metrics whose standard error has no formula; with 0 none has one
-TELLING = ("limit", "num_fewshot", "dtype", "chat", "batch_size", "random_seed")
+TELLING = ("limit", "num_fewshot", "dtype", "chat", "batch_size", "random_seed", "tokenizer")
 KINDS = ("float32", "bfloat16", "float16")
 
 
@@ -45,19 +45,17 @@ def main(arguments: Sequence[str]) -> int:
     if not tasks:
         raise UnlearunError("--tasks is empty; name one, such as mmlu")
     settings = _settings(chosen)
-    found = {model: evaluate(model, tasks, **settings) for model in chosen.models}
-    sys.stdout.write(f"{results_table(found)}\n")
     told = _told(settings)
-    kept = {
-        model: {task: {"metrics": values, "settings": told} for task, values in results.items()}
-        for model, results in found.items()
-    }
-    for model, results in kept.items():
+    found, kept = {}, {}
+    for model in chosen.models:
+        found[model] = evaluate(model, tasks, **settings)
+        kept[model] = {task: {"metrics": values, "settings": told} for task, values in found[model].items()}
         folder = Path(model)
         if (folder / "config.yaml").is_file() and (folder / "model").is_dir():
-            add_task_results(folder, results)
-    if chosen.output:
-        write_whole(chosen.output, json.dumps(kept, indent=1) + "\n")
+            add_task_results(folder, kept[model])  # at once: the next may fail, after hours
+        if chosen.output:
+            write_whole(chosen.output, json.dumps(kept, indent=1) + "\n")
+    sys.stdout.write(f"{results_table(found)}\n")
     return 0
 
 
@@ -226,12 +224,18 @@ def results_table(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """Take the numbers of a task, without the names of filters that say nothing."""
+    """Take the numbers of a task, without the names of filters that say nothing.
+
+    >>> _numbers({"exact_match,strict-match": 0.5, "exact_match_stderr,strict-match": 0.1, "acc,none": 0.25})
+    {'exact_match (strict-match)': 0.5, 'exact_match (strict-match)_stderr': 0.1, 'acc': 0.25}
+    """
     numbers: dict[str, float] = {}
     for key, value in values.items():
         if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and "," in key:
             metric, _, filtered = key.partition(",")
-            numbers[metric if filtered == "none" else f"{metric} ({filtered})"] = float(value)
+            bare = metric.removesuffix("_stderr")
+            named = bare if filtered == "none" else f"{bare} ({filtered})"
+            numbers[f"{named}_stderr" if metric != bare else named] = float(value)
     return numbers
 
 

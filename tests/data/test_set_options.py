@@ -187,7 +187,7 @@ def test_a_wrong_value_is_said_with_its_set(option, value, said):
 def test_every_option_changes_something():
     values = {"min_characters": 3, "max_new_tokens": 3, "joined": True, "continues": True, "chat_template": False}
     values |= {"prompt_template": "{question}!", "shots": "a.json", "chat_template_kwargs": {"a": 1}}
-    values |= {"question_template": "{question}!", "given_tokens": 2}
+    values |= {"question_template": "{question}!", "given_tokens": 2, "max_length": 9}
     for option in OPTIONS:
         source, options = split_source({"path": "a", option: values.get(option, "x")}, SetOptions(), "it")
         assert options != SetOptions(), option

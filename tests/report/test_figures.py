@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -119,3 +121,16 @@ def test_text_in_a_figure_is_text_and_escaped():
     assert "&lt;script&gt;&amp;" in drawn()
     assert 'aria-label="words with &quot;quotes&quot;"' in drawn()
     assert drawn() == drawn()  # the same picture each time
+
+
+def test_a_name_with_dollars_is_no_formula():
+    """Matplotlib would take what stands between two for mathematics, and what is none costs the report."""
+    figure, axes = make_figure(3, 2)
+    axes.set_yticks([0, 1], ["a$b_$", "c"])
+    axes.set_title("$\\nothing$")
+    axes.set_xscale("log")
+    axes.plot([1, 1000], [0, 1])
+    drawn = svg(figure, "name", "words")
+    assert "a$b_$" in drawn
+    assert "$\\nothing$" in drawn
+    assert "mathdefault" not in re.sub("<!--.*?-->", "", drawn)  # what a scale writes is mathematics all the same

@@ -6,16 +6,21 @@ import json
 import math
 
 import pytest
+import yaml
 from conftest import FORGET, RETAIN, make_tokenizer
 from report_runs import bad_run, evaluation, good_run, make_run
 
 from unlearun.data import UnlearningDataModule
-from unlearun.records import summarise
+from unlearun.records import Evaluation, summarise
+from unlearun.report.card import card
 from unlearun.report.contents import run_rows
 from unlearun.report.facts import facts
 from unlearun.report.findings import findings, findings_together
+from unlearun.report.markdown import comparison_markdown
 from unlearun.report.page import run_page
+from unlearun.report.pictures import pictures_of_run, pictures_of_runs
 from unlearun.report.reported_run import read_runs
+from unlearun.report.values import lines
 
 
 def of(*evaluations, folder, **config):
@@ -122,7 +127,110 @@ def test_what_is_no_number_is_said(tmp_path):
     end = evaluation(5, 0.11, 0.9)
     end.summary["forget/rouge"] = math.nan
     (found,) = of(evaluation(0, 0.95, 0.95), end, folder=tmp_path)
-    assert found == "No number: forget/rouge; some records hold none."
+    assert found == "No number: forget/rouge; it is infinite, or some records hold none."
+
+
+def choices(step: int, forget: float, kept: float) -> Evaluation:
+    """What WMDP measures: shares of right answers, and no model_utility."""
+    rows = {
+        name: {str(i): {"choice_accuracy": float(i < round(40 * share))} for i in range(40)}
+        for name, share in (("forget", forget), ("mmlu", kept))
+    }
+    sets = {name: {"rows": 40, "digest": name} for name in rows}
+    found = Evaluation(step, examples=rows, fingerprint={"method": "RMU", "model": "org/tiny", "sets": sets})
+    summarise(found)
+    return found
+
+
+def test_a_fall_to_guessing_is_a_collapse_of_what_should_be_kept(tmp_path):
+    """From 0.6 to 0.275 of four choices: over the 0.25 of guessing under a tenth is left."""
+    found = of(choices(0, 0.65, 0.6), choices(5, 0.25, 0.275), folder=tmp_path)
+    assert found[0].startswith(
+        "Collapsed: mmlu/choice_accuracy fell from 0.6 to 0.275, which over guessing is under 30%"
+    )
+    assert of(choices(0, 0.65, 0.6), choices(5, 0.25, 0.5), folder=tmp_path / "other") == []
+
+
+def test_where_nothing_was_watched_nothing_is_said_to_have_held(tmp_path):
+    """Who guesses from the start has nothing to lose."""
+    for name, kept, said in (("guessed", 0.25, False), ("knew", 0.6, True)):
+        run = make_run(tmp_path / name / "1", choices(0, 0.65, kept), choices(5, 0.25, kept), losses=False)
+        page = run_page(read_runs([run])[0])
+        assert "Nothing to warn of" in page
+        assert ("Nothing has collapsed." in page) is said
+
+
+def test_a_method_that_learns_is_not_blamed_for_it(tmp_path):
+    start, end = (evaluation(step, level, 0.95, method="FineTune") for step, level in ((0, 0.05), (5, 0.95)))
+    run = make_run(tmp_path / "finetune" / "1", start, end, losses=False)
+    (run / "model").mkdir()
+    (read,) = read_runs([run])
+    assert findings(read) == []
+    assert not any(line.change for line in lines(read) if line.name.startswith("forget"))
+    assert {line.name: line.change for line in lines(read)}["retain/probability"] == "same"
+    said = card(read)
+    assert "after training with FineTune" in said
+    assert "to forget" not in said.partition("## How")[0]
+    assert "unlearning" not in yaml.safe_load(said.split("---")[1])["tags"]
+
+
+def test_a_model_that_was_only_measured_has_unlearned_nothing(tmp_path):
+    """Its forget rows look stranger than holdout, and nobody says that a method has gone too far."""
+    (found,) = of(evaluation(0, 0.02, 0.95), folder=tmp_path)
+    assert found.startswith("Forget rows look stranger than rows that the model never saw (mia 0")
+    (remembered,) = (of(evaluation(0, 0.95, 0.95), folder=tmp_path / "other"),)
+    assert remembered == []
+
+
+def test_what_became_better_known_needs_no_longer_training(tmp_path):
+    start, end = evaluation(0, 0.5, 0.95), evaluation(5, 0.95, 0.95)
+    for one in (start, end):
+        del one.examples["holdout"]
+        summarise(one)
+    (found,) = of(start, end, folder=tmp_path)
+    assert found.startswith("Not forgotten: the forget rows are better known than before (forget_quality ")
+    assert "Train longer" not in found
+
+
+def test_a_fit_that_did_not_measure_its_start_has_trained(tmp_path):
+    run = make_run(tmp_path / "npo" / "1", evaluation(5, 0.5, 0.95), evaluation(10, 0.12, 0.9), losses=False)
+    (read,) = read_runs([run])
+    page = run_page(read)
+    assert "NPO on org/tiny" in page
+    assert "measured after" not in page
+    assert [one.words[:17] for one in pictures_of_run(read)][:2] == ["Where the run wen", "Forget should fal"]
+
+
+def test_what_was_measured_on_other_rows_is_not_drawn_as_one_way(tmp_path):
+    start, end = evaluation(0, 0.95, 0.95), evaluation(10, 0.12, 0.9)
+    start.fingerprint["sets"]["forget"]["digest"] = "another"
+    (read,) = read_runs([make_run(tmp_path / "npo" / "1", start, end, losses=False)])
+    assert not any(one.words.startswith("Where the run went") for one in pictures_of_run(read))
+
+
+def test_every_run_is_held_against_every_other(tmp_path):
+    """The first lacks what the others differ in."""
+    runs = read_runs([good_run(tmp_path / name / "1") for name in "abc"])
+    gold, one, other = (run.last.fingerprint for run in runs)
+    del gold["sets"]["holdout"]
+    other["sets"]["holdout"] = {**other["sets"]["holdout"], "digest": "another"}
+    one["retain_reference"], other["retain_reference"] = "retain90", "retain99"
+    found = findings_together(runs)
+    assert "c/1 was measured on other rows of holdout than b/1: not comparable." in found
+    assert "c/1 was compared with another retain model (retain99) than b/1." in found
+
+
+def test_values_of_other_things_are_on_no_front(tmp_path):
+    runs = read_runs([good_run(tmp_path / name / "1") for name in "abc"])
+    assert [row.front for row in run_rows(runs, [])] == [True] * 3
+    assert "Beaten by no other" in comparison_markdown(runs)
+    runs[1].last.parts["model_utility"] = ["retain/probability"]
+    assert [row.front for row in run_rows(runs, [])] == [False] * 3
+    assert "Beaten by no other" not in comparison_markdown(runs)
+    assert "None is marked as best" in pictures_of_runs(runs)[0].words
+    runs[1].last.parts["model_utility"] = runs[0].last.parts["model_utility"]
+    runs[2].last.fingerprint["sets"]["retain"]["digest"] = "another"
+    assert not any(row.front for row in run_rows(runs, []))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
 from html.parser import HTMLParser
 
@@ -124,7 +123,7 @@ def test_texts_of_rows_and_settings_are_shown_as_they_are(tmp_path):
         assert Reader(page).scripts == 1
         assert "<img" not in page
         assert "alert(1)</script>" not in page
-        assert "49" not in page.partition("{{ 7 * 7 }}")[0][-200:]
+        assert "{{ 7 * 7 }}" in page
         assert "&lt;img src=x onerror=alert(1)&gt;" in page.replace("<wbr>", "")
 
 
@@ -181,4 +180,3 @@ def test_long_names_may_break():
 def test_numbers_for_sorting_are_whole(pages, run):
     value = run.last.summary["forget/probability"]
     assert f'data-value="{value}"' in pages["run"]
-    assert json.loads(json.dumps(value)) == value

@@ -42,10 +42,32 @@ def test_runs_stand_side_by_side(folders):
     arc, mmlu = task_rows(read_runs(folders))
     assert (mmlu.task, mmlu.metric, mmlu.asked) == ("mmlu", "acc", ASKED)
     first, second = mmlu.values
-    assert (first.value, first.low, first.high) == pytest.approx((0.5, 0.402, 0.598))  # 1.96 standard errors
+    assert (first.value, first.low, first.high) == pytest.approx(
+        (0.5, 0.4038, 0.5962), abs=1e-4
+    )  # Wilson, of 50 of 100
     assert second.value == 0.75
     assert arc.values[1] is None
     assert arc.values[0].interval == ""
+
+
+def test_a_group_of_few_questions_is_another_than_the_whole(folders):
+    """lm-eval does not count the questions of a group."""
+    for folder, limit in zip(folders, (None, 5), strict=True):
+        group = {"metrics": {"acc": 0.5, "acc_stderr": 0.01}, "settings": {**SETTINGS, "limit": limit}}
+        (folder / "lm_eval.json").write_text(json.dumps({"mmlu": group}))
+    assert [row.asked for row in task_rows(read_runs(folders))] == [
+        "at most 5 questions a task, float32, lm-eval 0.4.13",
+        "float32, lm-eval 0.4.13",
+    ]
+
+
+def test_an_interval_of_shares_lies_between_nothing_and_all(folders):
+    """Wilson, of 20 of 20; a mean that is no share has its standard error."""
+    metrics = {"acc": 1.0, "acc_stderr": 0.0, "word_perplexity": 12.0, "word_perplexity_stderr": 1.0, "questions": 20.0}
+    (folders[0] / "lm_eval.json").write_text(json.dumps({"arc": {"metrics": metrics, "settings": SETTINGS}}))
+    share, mean = (row.values[0] for row in task_rows(read_runs(folders[:1])))
+    assert (share.low, share.high) == pytest.approx((20 / (20 + 1.96**2), 1.0))
+    assert (mean.low, mean.high) == pytest.approx((12 - 1.96, 12 + 1.96))
 
 
 def test_what_was_asked_otherwise_stands_in_a_row_of_its_own(folders):
@@ -71,13 +93,13 @@ def test_page_text_card_and_csv_have_them(folders):
         assert 'id="tasks"' in page
         assert 'href="#tasks"' in page
         assert ASKED in page
-        assert "0.402 to 0.598" in page
+        assert "0.404 to 0.596" in page
         assert "<b>arc" not in page
-    assert f"| mmlu | acc | 0.500 (0.402 to 0.598) | {ASKED} |" in run_markdown(run)
-    assert f"| mmlu | acc | 0.500 (0.402 to 0.598) | {ASKED} |" in card(run)
-    assert f"| mmlu | acc | 0.500 (0.402 to 0.598) | 0.750 (0.652 to 0.848) | {ASKED} |" in comparison_markdown(runs)
+    assert f"| mmlu | acc | 0.500 (0.404 to 0.596) | {ASKED} |" in run_markdown(run)
+    assert f"| mmlu | acc | 0.500 (0.404 to 0.596) | {ASKED} |" in card(run)
+    assert f"| mmlu | acc | 0.500 (0.404 to 0.596) | 0.750 (0.657 to 0.825) | {ASKED} |" in comparison_markdown(runs)
     lines = {line["metric"]: line for line in csv.DictReader(to_csv(runs[:1]).splitlines())}
-    assert float(lines["lm-eval/mmlu/acc"]["low"]) == pytest.approx(0.402)
+    assert float(lines["lm-eval/mmlu/acc"]["low"]) == pytest.approx(0.4038, abs=1e-4)
     assert lines["lm-eval/mmlu/acc"]["step"] == str(run.last.step)
 
 

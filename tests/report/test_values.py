@@ -119,5 +119,8 @@ def test_what_goes_past_where_it_should_be_is_no_improvement():
     assert changes.word("privleak", Value(-100.0, -100.0, -100.0), Value(84.0, 51.0, 142.0)) == "overshot"
     assert changes.word("privleak", Value(-100.0, -100.0, -100.0), Value(-20.0, -30.0, -10.0)) == "better"
     assert changes.word("privleak", Value(-20.0, -30.0, -10.0), Value(8.0, -9.0, 20.0)) == "no clear difference"
+    # An interval that holds the aim may be as near as can be, so what is left of it may be no improvement at all.
+    assert changes.word("privleak", Value(3.0, -15.0, 20.0), Value(8.0, 6.0, 12.0)) == "no clear difference"
+    assert changes.word("privleak", Value(-8.0, -20.0, 10.0), Value(-6.0, -8.0, -5.0)) == "no clear difference"
     assert changes.word("ks_forget_quality", Value(1e-9), Value(0.4)) == "better"  # of one number, without an interval
     assert changes.word("mia", Value(1.0, 1.0, 1.0), Value(0.992, 0.977, 1.0)) == "no clear difference"

@@ -56,18 +56,19 @@ def card(run: ReportedRun) -> str:
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
         **({"base_model": model} if _HUB_ID.fullmatch(model) and not Path(model).exists() else {}),
-        "tags": ["unlearning", "unlearun", run.method.lower()],
+        "tags": [*([] if run.learns else ["unlearning"]), "unlearun", run.method.lower()],
     }
     title = named if "base_model" in front else short_model(model).rpartition("/")[2]
     return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n" + "\n\n".join(_parts(run, title)) + "\n"
 
 
 def _parts(run: ReportedRun, model: str) -> Iterator[str]:
-    yield f"# {plain_cell(model)} after unlearning with {plain_cell(run.method)}"
+    yield f"# {plain_cell(model)} after {'training' if run.learns else 'unlearning'} with {plain_cell(run.method)}"
     version = versions(run.last.fingerprint).get("unlearun", "")
+    what = "on chosen rows" if run.learns else "to forget chosen rows and keep the rest"
     yield (
-        f"{plain_cell(model)}, trained for {run.last.step} steps with {plain_cell(run.method)} to forget chosen rows "
-        f"and keep the rest, by unlearun {version}."
+        f"{plain_cell(model)}, trained for {run.last.step} steps with {plain_cell(run.method)} {what}, by unlearun "
+        f"{version}."
     )
     if found := findings(run):
         yield "## Read this first"
@@ -85,8 +86,9 @@ def _parts(run: ReportedRun, model: str) -> Iterator[str]:
         yield from _attacks(run.standing)
     yield "## How"
     yield table(["", ""], [row for row in facts(run) if row[0] not in _PRIVATE])
-    yield "## Limits"
-    yield _LIMITS
+    if not run.learns:
+        yield "## Limits"
+        yield _LIMITS
 
 
 def _attacks(standing: Standing) -> Iterator[str]:

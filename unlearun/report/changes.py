@@ -84,8 +84,11 @@ class Changes:
             return interval(_gain(way, aim, first, last))
         if math.isnan(before.low) or math.isnan(after.low):
             return math.nan, math.nan
-        ends = [_gain(way, aim, one, two) for one in (before.low, before.high) for two in (after.low, after.high)]
-        return min(ends), max(ends)
+        if aim is None:
+            ends = [_gain(way, aim, one, two) for one in (before.low, before.high) for two in (after.low, after.high)]
+            return min(ends), max(ends)
+        (near, far), (nearer, farther) = _distances(before, aim), _distances(after, aim)
+        return near - farther, far - nearer
 
 
 def _gain(way: str, aim: float | None, before: Any, after: Any) -> Any:  # noqa: ANN401 - numbers, or arrays of them
@@ -93,6 +96,12 @@ def _gain(way: str, aim: float | None, before: Any, after: Any) -> Any:  # noqa:
     if aim is not None:
         return abs(before - aim) - abs(after - aim)
     return after - before if way == "higher" else before - after
+
+
+def _distances(value: Value, aim: float) -> tuple[float, float]:
+    """Return how near to where it should be a value may be, and how far from it, by its interval."""
+    ends = abs(value.low - aim), abs(value.high - aim)
+    return 0.0 if _holds(value, aim) else min(ends), max(ends)
 
 
 def _holds(value: Value, aim: float) -> bool:

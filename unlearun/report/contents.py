@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 from unlearun.records import role_of
 from unlearun.report.changes import Value
-from unlearun.report.figures_of_runs import X, Y, pareto_front
+from unlearun.report.figures_of_runs import best_runs
 from unlearun.report.marking import Piece, mark_shared
 from unlearun.report.reported_run import ReportedRun
 from unlearun.report.values import value_of
@@ -71,13 +70,12 @@ def run_rows(runs: list[ReportedRun], names: list[str]) -> list[RunRow]:
         runs: The runs.
         names: The metrics.
     """
-    both = [run for run in runs if all(math.isfinite(run.last.summary.get(name, math.nan)) for name in (X, Y))]
-    best = {both[at].name for at in pareto_front([(run.last.summary[X], run.last.summary[Y]) for run in both])}
+    best = {run.name for run in best_runs(runs)}
     return [
         RunRow(
             run.name,
             run.method,
-            run.name in best and len(both) > 1,
+            run.name in best,
             [value_of(run.last, name) if name in run.last.summary else None for name in names],
         )
         for run in runs

@@ -116,14 +116,16 @@ def config_differences(configs: list[dict[str, str]]) -> list[tuple[str, list[st
         configs: What `flat` made of each.
 
     Returns:
-        Each with the value of every config, a dash where it has no such setting.
+        Each with the value of every config, a dash where it has no such setting; an empty config, of a run whose own
+        cannot be read, makes no difference.
 
     >>> config_differences([{"lr": "0.1", "seed": "0"}, {"lr": "0.2", "seed": "0"}])
     [('lr', ['0.1', '0.2'])]
     """
     names = dict.fromkeys(name for config in configs for name in config)
     rows = [(name, [config.get(name, "\N{EN DASH}") for config in configs]) for name in names]
-    return [(name, values) for name, values in rows if len({*values}) > 1 and name not in UNINTERESTING]
+    told = [at for at, config in enumerate(configs) if config]  # a run without a config differs in nothing
+    return [(name, cells) for name, cells in rows if len({cells[at] for at in told}) > 1 and name not in UNINTERESTING]
 
 
 def short_model(model: object) -> str:

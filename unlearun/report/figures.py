@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unlearun.records import ATTACKS, Evaluation, SetTable, find
+from unlearun.records import ATTACKS, Evaluation, SetTable, auroc, find
 from unlearun.records.scores import Floats
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def roc_figure(evaluation: Evaluation) -> Figure | None:
         return None
     figure, axes = make_figure(4.6, 4.4)
     for attack, (members, others) in scores.items():
-        area = evaluation.summary.get(attack, float("nan"))
+        area = float(auroc(members, others)[0])
         axes.plot(*roc_curve(members, others), label=f"{LABELS[attack]}  AUC {area:.2f}")
     axes.plot([0, 1], [0, 1], color=COLOURS["holdout"], linestyle=":", linewidth=1)
     axes.set(xlabel="holdout taken for forget", ylabel="forget recognised", xlim=(0, 1), ylim=(0, 1.01), aspect="equal")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 from unlearun.records import Standing, Tried, layer_values, with_golds
@@ -71,7 +72,7 @@ def curves_figures(standing: Standing) -> dict[str, Figure]:
     for attack in dict.fromkeys(one.attack for one in standing.tried if one.curve):
         figure, axes = make_figure(5.4, 3.6)
         tried = [one for one in standing.tried if one.attack == attack and one.curve]
-        for one, colour in zip(tried, OTHERS, strict=False):
+        for one, colour in zip(tried, cycle(OTHERS), strict=False):
             steps, values, _ = zip(*one.curve, strict=True)
             axes.plot(steps, values, marker="o", markersize=3, color=colour, label=one.variant)
             theirs = gold.get((attack, one.variant))
@@ -95,7 +96,7 @@ def layers_figures(standing: Standing) -> dict[str, Figure]:
         standing: How a model stands.
 
     Returns:
-        A figure a quantity: the lens, the probe.
+        A figure for each quantity of each attack, such as ``look_inside: lens``.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -117,7 +118,7 @@ def layers_figures(standing: Standing) -> dict[str, Figure]:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.legend(frameon=False, fontsize=8)
             axes.set_title({"lens": "Logit lens", "probe": "Linear probe"}[name])
-            figures[name] = figure
+            figures[f"{attack}: {name}"] = figure
     return figures
 
 

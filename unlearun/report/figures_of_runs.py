@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ from unlearun.records.scores import Floats
 from unlearun.report.changes import Value
 from unlearun.report.figures import COLOURS, INK, make_figure
 from unlearun.report.reported_run import ReportedRun
+from unlearun.report.summary import other_rows
 from unlearun.report.values import DIRECTIONS, MAIN, direction, value_of
 
 if TYPE_CHECKING:
@@ -36,6 +38,29 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
     ]
 
 
+def best_runs(runs: list[ReportedRun]) -> list[ReportedRun]:
+    """Return the runs that no other beats in what is forgotten and what is kept.
+
+    Args:
+        runs: The runs; those without both values are left out.
+
+    Returns:
+        None of them where fewer than two have both, or where the values of two are not of one thing: made of other
+        parts, or measured on other rows.
+    """
+    known = _with_both(runs)
+    last = [run.last for run in known]
+    unlike = any(set(one.parts.get(name, ())) != set(last[0].parts.get(name, ())) for one in last for name in (X, Y))
+    unlike |= any(other_rows(one, two) for one, two in combinations(last, 2))
+    if len(known) < 2 or unlike:
+        return []
+    return [known[at] for at in pareto_front([(one.summary[X], one.summary[Y]) for one in last])]
+
+
+def _with_both(runs: list[ReportedRun]) -> list[ReportedRun]:
+    return [run for run in runs if all(math.isfinite(run.last.summary.get(name, math.nan)) for name in (X, Y))]
+
+
 def pareto_figure(runs: list[ReportedRun]) -> Figure | None:
     """Draw what each run has forgotten and kept, and the front of those that no other beats.
 
@@ -45,11 +70,12 @@ def pareto_figure(runs: list[ReportedRun]) -> Figure | None:
     Returns:
         None where fewer than two have both.
     """
-    known = [run for run in runs if all(math.isfinite(run.last.summary.get(name, math.nan)) for name in (X, Y))]
+    known = _with_both(runs)
     if len(known) < 2:
         return None
     points = [(run.last.summary[X], run.last.summary[Y]) for run in known]
-    front = sorted(pareto_front(points), key=lambda at: points[at])
+    best = {run.name for run in best_runs(known)}
+    front = sorted((at for at, run in enumerate(known) if run.name in best), key=lambda at: points[at])
     figure, axes = make_figure(6.2, 4.4)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))  # whole, or a small difference would look large
     axes.step(
@@ -76,7 +102,7 @@ def pareto_figure(runs: list[ReportedRun]) -> Figure | None:
             ha="right" if left else "left",
         )
     axes.set(xlabel=f"{X}: kept", ylabel=f"{Y}: forgotten")
-    axes.set_title("Pareto front: the runs that no other beats in both")
+    axes.set_title("Pareto front: the runs that no other beats in both" if front else "Kept, and forgotten")
     return figure
 
 

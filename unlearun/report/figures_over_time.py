@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 from unlearun.records import Evaluation, role_of
@@ -117,7 +118,7 @@ def attack_figure(curves: dict[str, Curve]) -> Figure | None:
     if not curves:
         return None
     figure, axes = make_figure(4.8, 3.4)
-    for (name, (steps, values)), colour in zip(curves.items(), OTHERS, strict=False):
+    for (name, (steps, values)), colour in zip(curves.items(), cycle(OTHERS), strict=False):
         axes.plot(steps, values, marker="o", markersize=3, color=colour, label=name.replace("_", " "))
     axes.set(xlabel="step", ylabel="after relearning", ylim=(-0.02, 1.02))
     axes.legend(frameon=False, fontsize=8)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from unlearun.records import Evaluation, better, find, meaning
+from unlearun.records import Evaluation, better, find, meaning, role_of
 from unlearun.report.attacks import came_back
 from unlearun.report.reported_run import ReportedRun
-from unlearun.report.summary import other_rows
 from unlearun.report.values import lines
 from unlearun.shipped import is_shipped
 
@@ -19,10 +18,12 @@ COLLAPSED = 0.3
 HARDLY_KNOWN = 0.6
 # What tells whether forget rows are still known.
 FORGETTING = (
-    "forget_quality",
-    *(f"forget/{name}" for name in ("extraction_strength", "exact_memorization", "probability", "choice_accuracy")),
+    *("extraction_strength", "exact_memorization", "probability", "choice_accuracy", "verbatim_memorization"),
+    *("rouge", "rougeL_f1_unstemmed"),
 )
-LEARNING = ("FineTune",)  # trains on what is kept, and promises nothing else
+# What tells whether something is kept. An accuracy counts from what guessing one of four gives.
+KEEPING = {"probability": 0.0, "rouge": 0.0, "rougeL_f1_unstemmed": 0.0, "choice_accuracy": 0.25}
+LEAST_KEPT = 0.05  # who knew less had nothing to lose
 
 
 def findings(run: ReportedRun) -> list[str]:
@@ -35,7 +36,7 @@ def findings(run: ReportedRun) -> list[str]:
         One sentence a finding, the worst first; none where nothing was found.
     """
     back = came_back(run)
-    found = [*_collapsed(run), *([back] if back else []), *_over_unlearned(run), *_under_unlearned(run.last)]
+    found = [*_collapsed(run), *([back] if back else []), *_over_unlearned(run), *_under_unlearned(run)]
     return [*_unfinished(run), *_never_known(run), *_not_forgotten(run), *found, *_doubts(run)]
 
 
@@ -55,17 +56,39 @@ def findings_together(runs: list[ReportedRun]) -> list[str]:
     return [*_unlike(runs), *_other_parts(runs), *(f"{', '.join(names)}: {one}" for one, names in said.items())]
 
 
-def _collapsed(run: ReportedRun) -> Iterator[str]:
+def watched(run: ReportedRun) -> dict[str, tuple[float, float]]:
+    """Return what of a run tells whether something has collapsed: values before and after, over what guessing gives.
+
+    Args:
+        run: The run.
+    """
     if run.first is None or not run.comparable:
+        return {}
+    found = {}
+    for name in run.last.summary:
+        group, _, metric = name.rpartition("/")
+        kept = name == "model_utility" or (group and role_of(group) in ("retain", "utility") and metric in KEEPING)
+        if not kept or run.first.parts.get(name) != run.last.parts.get(name):
+            continue
+        chance = KEEPING.get(metric, 0.0)
+        before, after = (one.summary.get(name, math.nan) - chance for one in (run.first, run.last))
+        if before >= LEAST_KEPT and not math.isnan(after):
+            found[name] = (before, after)
+    return found
+
+
+def _collapsed(run: ReportedRun) -> Iterator[str]:
+    first = run.first
+    lost = [name for name, (before, after) in watched(run).items() if after < COLLAPSED * before]
+    name = min(lost, key=lambda one: one != "model_utility", default=None)  # which stands for all
+    if name is None or first is None:
         return
-    for name in ("model_utility", "retain/probability"):
-        before, after = (one.summary.get(name, math.nan) for one in (run.first, run.last))
-        if run.first.parts.get(name) == run.last.parts.get(name) and after < COLLAPSED * before:
-            yield (
-                f"Collapsed: {name} fell from {before:.3g} to {after:.3g}, under {COLLAPSED:.0%} of what it was. What "
-                "should be kept is lost, so a high forget_quality says nothing."
-            )
-            return
+    chance = KEEPING.get(name.rpartition("/")[2], 0.0)
+    over = f", which over guessing is under {COLLAPSED:.0%}" if chance else f", under {COLLAPSED:.0%}"
+    yield (
+        f"Collapsed: {name} fell from {first.summary[name]:.3g} to {run.last.summary[name]:.3g}{over} of what it was. "
+        "What should be kept is lost, so it says nothing that the rest is gone."
+    )
 
 
 def _unfinished(run: ReportedRun) -> Iterator[str]:
@@ -78,7 +101,8 @@ def _unfinished(run: ReportedRun) -> Iterator[str]:
 
 def _never_known(run: ReportedRun) -> Iterator[str]:
     """Say when there was nothing to forget: a deletion request is not answered by a model that never knew."""
-    value = math.nan if run.first is None or not run.trained else run.first.summary.get("forget_quality", math.nan)
+    told = run.first is not None and run.trained and not run.learns
+    value = run.first.summary.get("forget_quality", math.nan) if told and run.first is not None else math.nan
     if value >= HARDLY_KNOWN:
         yield (
             f"Not known before: at step 0 forget_quality is {value:.3g}, as of a model that never saw the forget rows. "
@@ -88,19 +112,30 @@ def _never_known(run: ReportedRun) -> Iterator[str]:
 
 def _not_forgotten(run: ReportedRun) -> Iterator[str]:
     """Say when nothing that tells of the forget rows has clearly changed for the better."""
-    if not run.trained or not run.comparable or str(run.method) in LEARNING:
+    if not run.trained or not run.comparable or run.learns:
         return
-    told = [line for line in lines(run) if line.name in FORGETTING and line.before is not None]
+    told = [line for line in lines(run) if _tells_of_forgetting(line.name) and line.before is not None]
     known = run.first is not None and run.first.summary.get("forget_quality", 0.0) < HARDLY_KNOWN
-    if told and known and not any(line.change in ("better", "overshot") for line in told):
-        values = ", ".join(f"{line.name} {line.before.text} to {line.after.text}" for line in told if line.before)
+    if not told or not known or any(line.change in ("better", "overshot") for line in told):
+        return
+    values = ", ".join(f"{line.name} {line.before.text} to {line.after.text}" for line in told if line.before)
+    if any(line.change == "worse" for line in told):
+        yield f"Not forgotten: the forget rows are better known than before ({values})."
+    else:
         yield (
             f"Not forgotten: nothing has clearly changed ({values}). Train longer, with a larger step size, or "
             "with another method."
         )
 
 
+def _tells_of_forgetting(name: str) -> bool:
+    group, _, metric = name.rpartition("/")
+    return name == "forget_quality" or (bool(group) and role_of(group) == "forget" and metric in FORGETTING)
+
+
 def _over_unlearned(run: ReportedRun) -> Iterator[str]:
+    if run.learns:
+        return
     evaluation = run.last
     before = _strange(run.first) if run.first is not None and run.comparable else {}
     said = {name: value for name, value in _strange(evaluation).items() if name not in before}
@@ -111,6 +146,12 @@ def _over_unlearned(run: ReportedRun) -> Iterator[str]:
         )
     if said:
         values = ", ".join(f"{name} {value:.3g}" for name, value in said.items())
+        if not run.trained:
+            yield (
+                f"Forget rows look stranger than rows that the model never saw ({values}): either it was unlearned too "
+                "far, or these are rows of another kind."
+            )
+            return
         yield (
             f"Over-unlearned: {values}. Forgotten rows look stranger to the model than rows that it never saw, which "
             "tells an attacker what was forgotten; it is no success."
@@ -126,8 +167,11 @@ def _strange(evaluation: Evaluation) -> dict[str, float]:
     }
 
 
-def _under_unlearned(evaluation: Evaluation) -> Iterator[str]:
+def _under_unlearned(run: ReportedRun) -> Iterator[str]:
+    evaluation = run.last
     value = evaluation.summary.get("mia", math.nan)
+    if run.learns or not run.trained:
+        return
     if meaning("mia", value, evaluation.intervals.get("mia")).startswith("nearly all"):
         yield (
             f"Still remembered: mia is {value:.3g}. By its loss alone nearly every forgotten row can be told from rows "
@@ -158,7 +202,8 @@ def _doubts(run: ReportedRun) -> Iterator[str]:
         )
     broken = [name for name, value in run.last.summary.items() if math.isnan(value) and better(name)]
     if broken:
-        yield f"No number: {', '.join(broken[:5])}{' and more' if len(broken) > 5 else ''}; some records hold none."
+        more = " and more" if len(broken) > 5 else ""
+        yield f"No number: {', '.join(broken[:5])}{more}; it is infinite, or some records hold none."
 
 
 def _shared_rows(evaluation: Evaluation) -> int:
@@ -172,33 +217,50 @@ def _shared_rows(evaluation: Evaluation) -> int:
 
 def _unlike(runs: list[ReportedRun]) -> Iterator[str]:
     first = runs[0]
-    ours: dict[str, Any] = first.last.fingerprint.get("sets") or {}
-    for run in runs[1:]:
-        theirs: dict[str, Any] = run.last.fingerprint.get("sets") or {}
-        other = other_rows(first.last, run.last)
-        if other:
-            yield f"{run.name} was measured on other rows of {', '.join(other)} than {first.name}: not comparable."
+    for at, run in enumerate(runs[1:], start=1):
+        earlier = runs[:at]
+        ours, theirs = ((one.last.fingerprint.get("sets") or {}) for one in (first, run))
+        for other, sets in _first_unlike(run, earlier, theirs, _rows).items():
+            yield f"{run.name} was measured on other rows of {', '.join(sets)} than {other}: not comparable."
         missing = sorted(ours.keys() ^ theirs.keys())
         if missing:
             yield f"{run.name} and {first.name} were not measured on the same sets: one lacks {', '.join(missing)}."
-        if first.last.fingerprint.get("tokenizer") != run.last.fingerprint.get("tokenizer"):
-            yield f"{run.name} was asked with another tokenizer than {first.name}: do not compare their likelihoods."
-        asked = [name for name in ours if name in theirs and _asked(first.last, name) != _asked(run.last, name)]
-        if asked:
+        for other in _first_unlike(run, earlier, [""], lambda one, _: one.fingerprint.get("tokenizer") or ""):
+            yield f"{run.name} was asked with another tokenizer than {other}: do not compare their likelihoods."
+        for other, sets in _first_unlike(run, earlier, theirs, _asked).items():
             yield (
-                f"{run.name} was asked in another way than {first.name} (template, shots, tokens) on "
-                f"{', '.join(asked)}: do not compare these."
+                f"{run.name} was asked in another way than {other} (template, shots, tokens) on {', '.join(sets)}: do "
+                "not compare these."
             )
-        references = [one.last.fingerprint.get("retain_reference") for one in (first, run)]
-        if None not in references and references[0] != references[1]:
-            yield f"{run.name} was compared with another retain model ({references[1]}) than {first.name}."
+        for other in _first_unlike(run, earlier, [""], lambda one, _: one.fingerprint.get("retain_reference")):
+            reference = run.last.fingerprint.get("retain_reference")
+            yield f"{run.name} was compared with another retain model ({reference}) than {other}."
 
 
-def _asked(evaluation: Evaluation, name: str) -> list[Any]:
-    """Return how a set was asked, and how long its answers might be."""
+def _first_unlike(
+    run: ReportedRun, earlier: list[ReportedRun], sets: Iterable[str], fact: Callable[[Evaluation, str], Any]
+) -> dict[str, list[str]]:
+    """Return, by the name of the first run that differs in a fact of a set, the sets; None is no difference."""
+    found: dict[str, list[str]] = {}
+    for name in sets:
+        ours = fact(run.last, name)
+        for other in earlier:
+            theirs = fact(other.last, name)
+            if ours is not None and theirs is not None and ours != theirs:
+                found.setdefault(other.name, []).append(name)
+                break
+    return found
+
+
+def _rows(evaluation: Evaluation, name: str) -> Any:  # noqa: ANN401 - any JSON value
+    return ((evaluation.fingerprint.get("sets") or {}).get(name) or {}).get("digest")
+
+
+def _asked(evaluation: Evaluation, name: str) -> list[Any] | None:
+    """Return how a set was asked, and how long its answers might be; None where it was not."""
     facts = evaluation.fingerprint
-    own = (facts.get("sets") or {}).get(name) or {}
-    return [own.get(key) or facts.get(key) for key in ("template", "generation")]
+    own = (facts.get("sets") or {}).get(name)
+    return None if own is None else [own.get(key) or facts.get(key) for key in ("template", "generation")]
 
 
 def _other_parts(runs: list[ReportedRun]) -> Iterator[str]:

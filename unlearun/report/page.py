@@ -16,7 +16,7 @@ from unlearun.records import number, other_attacks
 from unlearun.report.attacks import SAID, looked_into, standing_rows, ways, weakest
 from unlearun.report.contents import example_sets, lead, run_rows
 from unlearun.report.facts import config_differences, data_sets, facts, flat, short_model
-from unlearun.report.findings import findings, findings_together
+from unlearun.report.findings import findings, findings_together, watched
 from unlearun.report.pictures import pictures_of_run, pictures_of_runs
 from unlearun.report.reported_run import ReportedRun
 from unlearun.report.tasks import INTERVALS, task_rows
@@ -74,6 +74,8 @@ def run_page(run: ReportedRun) -> str:
         headline=[by_name[name] for name in HEADLINE if name in by_name][:CARDS],
         lines=main_lines(found),
         compared=run.comparable,
+        watched=bool(watched(run)),
+        sets_measured=bool(run.last.examples),
         made_of=[(name, ", ".join(made_of)) for name, made_of in run.last.parts.items()],
         tasks=tasks,
         intervals=INTERVALS,
@@ -120,7 +122,8 @@ def comparison_page(runs: list[ReportedRun]) -> str:
         tasks=tasks,
         intervals=INTERVALS,
         pictures=pictures_of_runs(runs),
-        compared=all(run.comparable for run in runs),
+        watched=all(watched(run) for run in runs),
+        sets_measured=all(run.last.examples for run in runs),
         differences=config_differences([flat(run.config) for run in runs]),
     )
 

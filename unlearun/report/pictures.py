@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from unlearun.records import Standing
 from unlearun.report.figures import likelihood_figure, roc_figure, truth_ratio_figure
 from unlearun.report.figures_of_attacks import curves_figures, layers_figures, robustness_figure, shares_figure
-from unlearun.report.figures_of_runs import bars_figures, pareto_figure
+from unlearun.report.figures_of_runs import bars_figures, best_runs, pareto_figure
 from unlearun.report.figures_over_time import attack_figure, loss_figures, steps_figure, trade_off_figure
 from unlearun.report.reported_run import ReportedRun
 from unlearun.report.svg import svg
@@ -49,8 +49,12 @@ def pictures_of_runs(runs: list[ReportedRun]) -> list[Picture]:
         (
             "pareto",
             pareto_figure(runs),
-            "Each run by what it has kept and what it has forgotten, with 95% intervals. Blue are those that no other "
-            "beats in both; a dashed line joins them where they are several.",
+            "Each run by what it has kept and what it has forgotten, with 95% intervals."
+            + (
+                " Blue are those that no other beats in both; a dashed line joins them where they are several."
+                if best_runs(runs)
+                else " None is marked as best, for the values are not all of the same parts and rows."
+            ),
         ),
         (
             "robustness",
@@ -68,13 +72,13 @@ def _of_run(run: ReportedRun) -> Iterator[tuple[str, Figure | None, str]]:
     if run.trained:
         yield (
             "trade-off",
-            trade_off_figure(run.evaluations),
+            trade_off_figure(run.like_the_last),
             "Where the run went: up is forgotten, right is kept. A path that turns left has begun to cost what should "
             "stay.",
         )
         yield (
             "steps",
-            steps_figure(run.evaluations),
+            steps_figure(run.like_the_last),
             "Forget should fall to where holdout is, which the model never saw, and no lower; the others should stay.",
         )
     yield (
@@ -125,8 +129,8 @@ def _of_attacks(standing: Standing) -> Iterator[tuple[str, Figure | None, str]]:
         "probe": "How often a line through a layer's states tells a true answer from a wrong one, in rows that it was "
         "not drawn by; 0.5 is chance.",
     }
-    for name, figure in layers_figures(standing).items():
-        yield name, figure, words[name]
+    for at, (name, figure) in enumerate(layers_figures(standing).items()):
+        yield f"layers-{at}", figure, words[name.rpartition(": ")[2]]
 
 
 def _drawn(found: Iterator[tuple[str, Figure | None, str]] | list[tuple[str, Figure | None, str]]) -> Iterator[Picture]:

@@ -18,6 +18,7 @@ Curve: TypeAlias = "tuple[list[int], list[float]]"
 # Training logs at most so many points to a picture; more are thinned out evenly.
 POINTS = 2000
 LOSSES, ATTACKS = "train/", "attack/"
+LEARNING = ("FineTune",)
 
 
 @dataclass
@@ -54,8 +55,19 @@ class ReportedRun:
 
     @property
     def trained(self) -> bool:
-        """Whether the run has trained."""
-        return self.last.step > 0 and self.first is not None
+        """Whether the run has trained: one that only measured has a single evaluation, and leaves no model."""
+        left = any((self.folder / name).is_dir() for name in ("model", "checkpoints"))
+        return self.last.step > 0 and (len(self.evaluations) > 1 or left)
+
+    @property
+    def learns(self) -> bool:
+        """Whether its method learns, to make a target or a retain model, and promises to forget nothing."""
+        return self.method in LEARNING
+
+    @property
+    def like_the_last(self) -> list[Evaluation]:
+        """The evaluations of the same rows as the last, which alone can be drawn as one way."""
+        return [one for one in self.evaluations if not other_rows(one, self.last)]
 
     @property
     def comparable(self) -> bool:

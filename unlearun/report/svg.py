@@ -19,6 +19,8 @@ _VARIABLES = {
     **{colour: f"var(--{name})" for name, colour in COLOURS.items()},
     **{colour: f"var(--other-{at})" for at, colour in enumerate(OTHERS, start=1)},
 }
+# What matplotlib writes at the ticks of a logarithmic scale.
+_SCALE = re.compile(r"\\mathdefault")
 
 
 def svg(figure: Figure, name: str, words: str) -> str:
@@ -30,13 +32,19 @@ def svg(figure: Figure, name: str, words: str) -> str:
         words: What it shows, for those who cannot see it.
     """
     import matplotlib as mpl
+    from matplotlib.text import Text
 
     for axes in figure.axes:
         _in_ink(axes)
-    text = io.StringIO()
+    for text in figure.findobj(Text):
+        if not _SCALE.search(text.get_text()):
+            text.set_parse_math(False)  # a name may hold dollars
+    drawing = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "savefig.facecolor": "none"}):
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None})
-    drawn = text.getvalue()
+        figure.savefig(
+            drawing, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None}
+        )
+    drawn = drawing.getvalue()
     drawn = drawn[drawn.index("<svg") :]
     drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
     for colour, variable in _VARIABLES.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -9,9 +10,10 @@ from unlearun.records.task_results import QUESTIONS, read_task_results
 from unlearun.report.changes import Value
 from unlearun.report.reported_run import ReportedRun
 
-INTERVALS = "Intervals are 95%, over the questions, by the standard errors of lm-eval."
+INTERVALS = "Intervals are 95%, over the questions: Wilson's of shares, else by the standard errors of lm-eval."
 _WIDTH = 1.96  # standard errors to either side of a mean that leave out 5%
 _SUFFIX = "_stderr"
+_SHARES = ("acc", "acc_norm", "exact_match")  # metrics that are a share of questions
 
 
 class TaskRow(NamedTuple):
@@ -43,9 +45,8 @@ def task_rows(runs: Sequence[ReportedRun]) -> list[TaskRow]:
             asked = how_asked(kept["settings"], metrics.get(QUESTIONS))
             for name, value in metrics.items():
                 if name != QUESTIONS and not name.endswith(_SUFFIX):
-                    half = _WIDTH * metrics[f"{name}{_SUFFIX}"] if f"{name}{_SUFFIX}" in metrics else float("nan")
                     row = rows.setdefault((task, name, asked), [None] * len(runs))
-                    row[at] = Value(value, value - half, value + half)
+                    row[at] = Value(value, *_interval(name, value, metrics))
     return [TaskRow(*key, values) for key, values in sorted(rows.items(), key=lambda one: one[0])]
 
 
@@ -58,17 +59,43 @@ def how_asked(settings: Mapping[str, Any], questions: float | None) -> str:
 
     >>> how_asked({"dtype": "float32", "num_fewshot": 5, "random_seed": 0, "chat": True, "lm-eval": "0.4.13"}, 100.0)
     '100 questions, 5 examples before each (seed 0), through the chat template, float32, lm-eval 0.4.13'
+    >>> how_asked({"dtype": "float32", "limit": 5, "tokenizer": "gpt2"}, None)
+    'at most 5 questions a task, float32, with the tokenizer of gpt2'
     """
     shots = settings.get("num_fewshot")
     examples = "1 example" if shots == 1 else f"{shots} examples"
     words = [
-        f"{questions:.0f} questions" if questions is not None else "",
+        f"{questions:.0f} questions" if questions is not None else _limited(settings.get("limit")),
         f"{examples} before each (seed {settings.get('random_seed', 0)})" if shots is not None else "",
         "through the chat template" if settings.get("chat") else "",
         str(settings.get("dtype") or ""),
+        f"with the tokenizer of {settings['tokenizer']}" if settings.get("tokenizer") else "",
         f"lm-eval {settings['lm-eval']}" if settings.get("lm-eval") else "",
     ]
     return ", ".join(word for word in words if word)
+
+
+def _limited(limit: object) -> str:
+    return f"at most {limit} questions a task" if limit is not None else ""
+
+
+def _interval(name: str, value: float, metrics: Mapping[str, float]) -> tuple[float, float]:
+    """Return a 95% interval, by Wilson's formula for a share of right answers, which leaves no share out of 0 to 1.
+
+    Of other metrics it is that of a normal distribution, by the standard error.
+
+    >>> [round(end, 3) for end in _interval("acc", 1.0, {"questions": 20.0, "acc_stderr": 0.0})]
+    [0.839, 1.0]
+    """
+    error, questions = metrics.get(f"{name}{_SUFFIX}"), metrics.get(QUESTIONS)
+    if error is None:
+        return math.nan, math.nan
+    if name.partition(" ")[0] in _SHARES and questions and 0 <= value <= 1:
+        scale = 1 + _WIDTH**2 / questions
+        middle = (value + _WIDTH**2 / (2 * questions)) / scale
+        half = _WIDTH / scale * math.sqrt(value * (1 - value) / questions + (_WIDTH / (2 * questions)) ** 2)
+        return max(middle - half, 0.0), min(middle + half, 1.0)
+    return value - _WIDTH * error, value + _WIDTH * error
 
 
 def _is_number(value: object) -> bool:

@@ -75,9 +75,16 @@ def lines(run: ReportedRun) -> list[Line]:
         same_parts = parts is None or set(parts) == set(run.last.parts.get(name, parts))
         before = value_of(start, name) if start is not None and name in start.summary and same_parts else None
         known = None if math.isnan(after.low) else (after.low, after.high)
-        change, means = run.changes.word(name, before, after), meaning(name, after.value, known)
+        change = "" if run.learns and _of_forgetting(name) else run.changes.word(name, before, after)
+        means = meaning(name, after.value, known)
         found.append(Line(name, before, after, better(name), change, means))
     return found
+
+
+def _of_forgetting(name: str) -> bool:
+    """Say whether a metric tells of the forget set, which a method that learns has no aim for."""
+    group, _, _ = name.rpartition("/")
+    return role_of(group) == "forget" if group else name != "model_utility"
 
 
 def main_lines(found: Iterable[Line]) -> list[Line]:
