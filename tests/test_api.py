@@ -33,13 +33,16 @@ def test_the_snippet_of_the_readme_runs_on_pocket(tmp_path, monkeypatch):
         (tmp_path / name).write_text(json.dumps(rows[:20]))
     snippet = next(code for code in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if "gpt2" in code)
     names: dict = {}
-    exec(compile(snippet.replace('"gpt2"', '"pocket"'), "README.md", "exec"), names)
+    assert "learning_rate=1e-5" in snippet
+    # so small a model takes larger steps
+    snippet = snippet.replace('"gpt2"', '"pocket"').replace("learning_rate=1e-5", "learning_rate=5e-4")
+    exec(compile(snippet, "README.md", "exec"), names)
     assert set(names["results"]) >= {"perplexity", "retain/perplexity", "forget_quality", "model_utility"}
     assert names["results"]["perplexity"] > 1.1
     model = AutoModelForCausalLM.from_pretrained("final_model")
     ids = model.generate(torch.tensor([[5, 6]]), max_new_tokens=2)
     assert AutoTokenizer.from_pretrained("final_model").decode(ids[0])
-    assert (tmp_path / "outputs" / "gradascent" / "1" / "config.yaml").is_file()
+    assert (tmp_path / "outputs" / "simnpo" / "1" / "config.yaml").is_file()
 
 
 @pytest.mark.parametrize(
