@@ -182,6 +182,22 @@ def test_a_model_that_was_only_measured_has_unlearned_nothing(tmp_path):
     assert remembered == []
 
 
+@pytest.mark.parametrize(("column", "told"), [("probability", True), ("rougeL_f1_unstemmed", False)])
+def test_answers_that_are_held_back_are_no_sign_of_forgetting(tmp_path, column, told):
+    """They are where nothing else was measured, as in MUSE."""
+    start, end = evaluation(0, 0.95, 0.95), evaluation(5, 0.95, 0.95)
+    for one, said in ((start, 1.0), (end, 0.0)):
+        one.examples = {
+            "forget": {
+                key: {column: row["probability"], "rougeL_f1_unstemmed": said}
+                for key, row in one.examples["forget"].items()
+            }
+        }
+        summarise(one)
+    found = of(start, end, folder=tmp_path)
+    assert any(one.startswith("Not forgotten") for one in found) is told
+
+
 def test_what_became_better_known_needs_no_longer_training(tmp_path):
     start, end = evaluation(0, 0.5, 0.95), evaluation(5, 0.95, 0.95)
     for one in (start, end):
