@@ -162,7 +162,7 @@ def figures(found: dict[str, Any], step: str = "last") -> dict[str, Any]:
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
     """Return a Markdown table, a line a model; marked are those that began from another target than the one there."""
-    start = rows.get(TARGET, {}).get(START)
+    others = from_another(rows)
     lines = [
         f"| model | {' | '.join(COLUMNS.values())} | CPU seconds | GB |",
         f"| --- |{' --- |' * (len(COLUMNS) + 2)}",
@@ -173,9 +173,15 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
             continue
         cells = [written(row.get(column), column) for column in COLUMNS]
         seconds = f"{row['cpu_seconds']:.0f}" if row.get("whole") else ""  # whatever ran beside it
-        mark = "" if name in (TARGET, GOLD) or row.get("from") == start else " †"
+        mark = " †" if name in others else ""
         lines.append(f"| `{name}`{mark} | {' | '.join(cells)} | {seconds} | {row['peak_gb']:.1f} |")
     return "\n".join(lines) + "\n"
+
+
+def from_another(rows: dict[str, dict[str, Any]]) -> set[str]:
+    """Return the models that did not begin from the target that stands among the rows."""
+    start = rows.get(TARGET, {}).get(START)
+    return {name for name, row in rows.items() if name not in (TARGET, GOLD) and row.get("from") != start}
 
 
 def written(values: Sequence[float] | None, column: str) -> str:
@@ -238,7 +244,7 @@ def main() -> None:
         text = README.read_text(encoding="utf-8")
         before, after = text.partition(BEGIN)[0], text.partition(END)[2]
         write_whole(README, f"{before}{BEGIN}{table(rows)}{END}{after}")
-        draw(rows, PICTURE, GOLD, TARGET)
+        draw(rows, PICTURE, GOLD, TARGET, from_another(rows))
     sys.stdout.write(f"{json.dumps(rows)}\n")
 
 

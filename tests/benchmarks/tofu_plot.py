@@ -10,14 +10,15 @@ from matplotlib.figure import Figure
 OURS, GOLD, START, INK = "#1f6f8b", "#b8671b", "#8a9195", "#30363a"
 
 
-def draw(rows: dict[str, dict[str, Any]], picture: Path, gold: str, target: str) -> None:
+def draw(rows: dict[str, dict[str, Any]], picture: Path, gold: str, target: str, others: set[str]) -> None:
     """Draw and write.
 
     Args:
         rows: For each model its values, each with its interval.
         picture: Ends in .png or .svg.
         gold: The model that never saw the forget set.
-        target: The model that all begin as.
+        target: The model that all begin as, but for the others.
+        others: Those that began from another target, drawn hollow.
     """
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
@@ -33,7 +34,13 @@ def draw(rows: dict[str, dict[str, Any]], picture: Path, gold: str, target: str)
             for side, value, (low, high) in (("xerr", x, xs or (x, x)), ("yerr", y, ys or (y, y)))
         }
         axes.errorbar(
-            x, y, **spans, fmt="*" if name == gold else "o", color=color, ms=14 if name == gold else 6, lw=0.7
+            *(x, y),
+            **spans,
+            fmt="*" if name == gold else "o",
+            color=color,
+            mfc="white" if name in others else color,
+            ms=14 if name == gold else 6,
+            lw=0.7,
         )
         if name == names[x, y][0]:
             label = ", ".join(names[x, y])
