@@ -14,7 +14,7 @@ from unlearun.attacks.facts import digest_of
 from unlearun.attacks.runner import Named, carry_out, check_writable, earlier, without_attack
 from unlearun.attacks.table import GOLD
 from unlearun.attacks.victim import Victim
-from unlearun.attacks.victim_of_run import WEIGHTS, read_victim
+from unlearun.attacks.victim_of_run import has_weights, read_victim
 from unlearun.errors import UnlearunError, check_choice, shown
 from unlearun.methods import UnlearningMethod
 from unlearun.models import load_tokenizer
@@ -221,7 +221,7 @@ def _check_gold(named: str, attacked: Sequence[Path]) -> str:
         load_tokenizer(model)
         where, how = locate(model)
         folder = Path(where)
-        if folder.is_dir() and not how and not any(file for pattern in WEIGHTS for file in folder.glob(pattern)):
+        if folder.is_dir() and not how and not has_weights(folder):
             raise UnlearunError(f"{named} has no weights")
     except UnlearunError as error:
         raise UnlearunError(f"--gold: {error}") from error

@@ -66,6 +66,15 @@ def read_victim(run: Path, precision: str | None = None) -> Victim:
         raise UnlearunError(f"{run}: {error} (files of its config.yaml are looked for from {Path.cwd()})") from error
 
 
+def has_weights(folder: Path) -> bool:
+    """Say whether a Hugging Face folder holds weights, of a whole model or of an adapter.
+
+    Args:
+        folder: The folder.
+    """
+    return any(file for pattern in WEIGHTS for file in folder.glob(pattern))
+
+
 def _config_of(run: Path) -> Mapping[str, Any]:
     """Return what a run was made with, if it has ended and left a model."""
     expected = "attack takes the folder of a run that has ended, such as outputs/rmu/1"
@@ -80,7 +89,7 @@ def _config_of(run: Path) -> Mapping[str, Any]:
     config = runs.read_config(run)
     if config is None:
         raise UnlearunError(f"{run / 'config.yaml'} is broken, or no mapping; {expected}")
-    if not any(file for pattern in WEIGHTS for file in (run / "model").glob(pattern)):
+    if not has_weights(run / "model"):
         raise UnlearunError(
             f"{run} has no weights in model/; {expected}, or make one of a checkpoint: "
             f"unlearun export CHECKPOINT {run / 'model'}"

@@ -100,8 +100,9 @@ def _unfinished(run: ReportedRun) -> Iterator[str]:
 
 def _never_known(run: ReportedRun) -> Iterator[str]:
     """Say when there was nothing to forget: a deletion request is not answered by a model that never knew."""
-    told = run.first is not None and run.trained and not run.learns
-    value = run.first.summary.get("forget_quality", math.nan) if told and run.first is not None else math.nan
+    if run.first is None or not run.trained or run.learns:
+        return
+    value = run.first.summary.get("forget_quality", math.nan)
     if value >= HARDLY_KNOWN:
         yield (
             f"Not known before: at step 0 forget_quality is {value:.3g}, as of a model that never saw the forget rows. "
