@@ -244,14 +244,8 @@ class Victim:
             reference: The records.
             where: Their file.
         """
-        data = self.plain_data
-        compared = [name for name in data.evaluated if role_of(name) in COMPARED]
-        examples: dict[str, dict[str, dict[str, Any]]] = {
-            name: {str(row.example_id): {"answer": row.item.answer} for row in data.evaluated_examples(name)}
-            for name in compared
-        }
         try:
-            check_fit(Evaluation(0, examples=examples, fingerprint=data.describe()), reference, where)
+            check_fit(self.plain_data.unmeasured(), reference, where)
         except UnlearunError as error:
             log.info("%s", error)
             return False

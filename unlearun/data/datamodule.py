@@ -28,6 +28,7 @@ from unlearun.data.set_options import SetOptions, split_source
 from unlearun.data.sets import TRAINED, RowSets, name_evaluated, name_sources
 from unlearun.data.sources import MissingFileError, Source, under_root
 from unlearun.errors import UnlearunError, all_at_once, check_bounds, check_choice
+from unlearun.records import Evaluation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -324,6 +325,14 @@ class UnlearningDataModule(LightningDataModule):
         if self._described is None:
             self._described = self._describe()  # it reads every row and the whole vocabulary, so once
         return {**deepcopy(self._described), "cautions": [*self.sets.cautions, *self._said]}
+
+    def unmeasured(self) -> Evaluation:
+        """Return an evaluation of these rows before anything is measured: their answers, and how they are asked."""
+        examples: dict[str, dict[str, dict[str, Any]]] = {
+            name: {str(row.example_id): {"answer": row.item.answer} for row in self.evaluated_examples(name)}
+            for name in self.evaluated
+        }
+        return Evaluation(0, examples=examples, fingerprint=self.describe())
 
     def _describe(self) -> dict[str, Any]:
         formatter = self._formatter()

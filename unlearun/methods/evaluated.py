@@ -224,12 +224,8 @@ class EvaluatedModule(LightningModule):
         if where is None:
             return None
         reference = read_reference(where)
-        examples: dict[str, dict[str, dict[str, Any]]] = {
-            name: {str(key): {"answer": row.item.answer} for key, row in rows.items()}
-            for name, rows in self._rows.items()
-        }
         try:
-            check_fit(Evaluation(0, examples=examples, fingerprint=data.describe()), reference, where)
+            check_fit(data.unmeasured(), reference, where)
         except UnlearunError:
             asked = {str(choice) for choice in [*(data.final_metrics or []), *data.validation_metrics]}
             if not is_shipped(where) or asked & set(NEED_REFERENCE):
