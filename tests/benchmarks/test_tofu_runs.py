@@ -64,7 +64,7 @@ def test_one_command_runs_all_and_nothing_twice(tmp_path, monkeypatch, capsys):
     tofu.main()
     assert sorted(Path("runs").rglob("eval/*.json")) == files
     assert capsys.readouterr().out.splitlines()[-1] == first.splitlines()[-1]
-    draw(rows, tmp_path / "tofu.png", tofu.GOLD, tofu.TARGET)
+    draw(rows, tmp_path / "tofu.png", tofu.GOLD, tofu.TARGET, tofu.from_another(rows))
     assert (tmp_path / "tofu.png").stat().st_size > 10_000
 
 
