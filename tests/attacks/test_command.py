@@ -57,6 +57,7 @@ def test_it_prints_the_table_and_leaves_all_in_the_run(run, capsys):
     for part in ("npo/1: no attack brought anything back", "jailbreak, beginning with", f"report: {run}"):
         assert part in said.out
     standing = Standing.read(run / "attacks" / "summary.json")
+    assert f"step={standing.step}.json" == max(file.name for file in (run / "eval").iterdir())
     assert standing.method == "NPO"
     # The run's model is the retain model itself: whatever comes back comes back of both, and Priv is whole.
     assert standing.score.privacy == 1

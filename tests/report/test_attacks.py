@@ -8,7 +8,7 @@ import pytest
 from report_runs import evaluation, make_run
 
 from unlearun.records import Attacked, Evaluation, Standing, stand, summarise
-from unlearun.report.attacks import came_back, standing_rows, ways, weakest
+from unlearun.report.attacks import came_back, outdated, standing_rows, ways, weakest
 from unlearun.report.card import card
 from unlearun.report.figures_of_attacks import curves_figures, layers_figures, robustness_figure, shares_figure
 from unlearun.report.findings import findings
@@ -100,6 +100,23 @@ def test_the_model_card_says_what_came_back(runs):
     assert "Robustness 0.500, 1 being best. Weakest against relearn, on &lt;b&gt;rows&lt;/b&gt;: 50% came back" in said
     assert "| quantise | nf4 | 0.100 (0.100 to 0.100) | 0.000 (0.000 to 0.000) |" in said
     assert "## Attacks" in said
+
+
+def test_what_came_back_before_a_run_went_on_is_said_to_be_of_another_model(tmp_path, runs):
+    one = runs[0].standing
+    one.step = 8
+    one.write(runs[0].folder / "attacks" / "summary.json")
+    (run,) = read_runs([runs[0].folder])
+    assert outdated(run) is None
+    assert came_back(run)
+    make_run(run.folder, evaluation(0, 0.9, 0.9), evaluation(16, 0.1, 0.9))
+    (run,) = read_runs([run.folder])
+    said = outdated(run)
+    assert said.startswith("Attacked before it went on from step 8 to step 16")
+    assert said in findings(run)
+    assert came_back(run) is None
+    assert "## Attacks" not in card(run)
+    assert str(tmp_path) not in card(run)
 
 
 def test_a_run_that_was_not_attacked_says_nothing_of_it(tmp_path):

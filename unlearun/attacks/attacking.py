@@ -25,6 +25,7 @@ from unlearun.records import (
     Evaluation,
     Standing,
     as_forget,
+    evaluation_files,
     judge_metrics,
     measured_otherwise,
     read_reference,
@@ -178,6 +179,7 @@ def _attack_run(
         standing = stand(name, method, found, unlearned, victim.start, plain)
         standing.gold = stand(GOLD, yardstick, theirs, plain, victim.start, plain)
         standing.metrics = judge_metrics(found, unlearned, theirs, plain, victim.start)
+    standing.step = max(evaluation_files(run), default=None)
     standing.write(run / FOLDER / SUMMARY)
     return standing
 

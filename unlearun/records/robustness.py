@@ -76,6 +76,7 @@ class Standing:
         gold: The same of a model that never saw the forget set, attacked alike; None where there is none.
         metrics: R and Q of each metric: see `judge_metrics`; empty without such a model.
         forgotten: By how much the extraction strength fell, start - unlearned; NaN where that is not known.
+        step: After how many steps of its run the model was attacked; None where that is not known.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Standing:
     gold: Standing | None = None
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     forgotten: float = math.nan
+    step: int | None = None
 
     @property
     def strongest(self) -> Tried | None:
@@ -149,6 +151,7 @@ class Standing:
             "gold": None if self.gold is None else self.gold.to_json(),
             "metrics": self.metrics,
             "forgotten": self.forgotten,
+            "step": self.step,
         }
         return finite(plain)
 
@@ -399,6 +402,7 @@ def _of_json(stored: Mapping[str, Any]) -> Standing:
         None if gold is None else _of_json(gold),
         dict(stored["metrics"]),
         number_of(stored["forgotten"]),
+        None if stored.get("step") is None else int(stored["step"]),
     )
 
 

@@ -170,6 +170,21 @@ def standing_rows(standings: list[Standing]) -> tuple[list[str], list[StandingRo
     return attacks, found
 
 
+def outdated(run: ReportedRun) -> str | None:
+    """Say that the attacks were on a model that the run has trained further since.
+
+    Args:
+        run: The run.
+    """
+    attacked = None if run.standing is None else run.standing.step
+    if attacked is None or attacked == run.last.step:
+        return None
+    return (
+        f"Attacked before it went on from step {attacked} to step {run.last.step}: what came back then says nothing of "
+        "the model now. Attack it again, with unlearun attack."
+    )
+
+
 def came_back(run: ReportedRun) -> str | None:
     """Say that what was forgotten comes back, where much more of it does than in a retain model.
 
@@ -178,7 +193,7 @@ def came_back(run: ReportedRun) -> str | None:
     """
     standing = run.standing
     one = None if standing is None else standing.strongest
-    if standing is None or one is None or one.main.share < TELLING:
+    if standing is None or one is None or one.main.share < TELLING or outdated(run):
         return None
     gold = _of_gold(standing, one)
     if one.main.share < gold + APART:

@@ -10,7 +10,7 @@ import yaml
 
 from unlearun.files import write_whole
 from unlearun.records import Standing, number, role_of
-from unlearun.report.attacks import ways, weakest
+from unlearun.report.attacks import outdated, ways, weakest
 from unlearun.report.cells import plain_cell
 from unlearun.report.facts import data_sets, facts, short_model, versions
 from unlearun.report.findings import findings
@@ -82,7 +82,7 @@ def _parts(run: ReportedRun, model: str) -> Iterator[str]:
     yield values_table(chosen, run.comparable)
     yield "Values in brackets are 95% bootstrap intervals over examples."
     yield from tasks_of([run], ["value"])
-    if run.standing is not None and run.standing.strongest is not None:
+    if run.standing is not None and run.standing.strongest is not None and not outdated(run):
         yield from _attacks(run.standing)
     yield "## How"
     yield table(["", ""], [row for row in facts(run) if row[0] not in _PRIVATE])

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from unlearun.records import Evaluation, better, find, meaning, role_of
-from unlearun.report.attacks import came_back
+from unlearun.report.attacks import came_back, outdated
 from unlearun.report.reported_run import ReportedRun
 from unlearun.report.values import lines
 from unlearun.shipped import is_shipped
@@ -34,8 +34,8 @@ def findings(run: ReportedRun) -> list[str]:
     Returns:
         One sentence a finding, the worst first; none where nothing was found.
     """
-    back = came_back(run)
-    found = [*_collapsed(run), *([back] if back else []), *_over_unlearned(run), *_under_unlearned(run)]
+    attacked = [said for said in (came_back(run), outdated(run)) if said]
+    found = [*_collapsed(run), *attacked, *_over_unlearned(run), *_under_unlearned(run)]
     return [*_unfinished(run), *_never_known(run), *_not_forgotten(run), *found, *_doubts(run)]
 
 
