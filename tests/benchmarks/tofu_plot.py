@@ -7,6 +7,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from unlearun.report.point_names import name_points
+
 OURS, GOLD, START, INK = "#1f6f8b", "#b8671b", "#8a9195", "#30363a"
 
 
@@ -23,9 +25,6 @@ def draw(rows: dict[str, dict[str, Any]], picture: Path, gold: str, target: str,
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     drawn = {name: row for name, row in rows.items() if {"model_utility", "forget_quality"} <= row.keys()}
-    names: dict[tuple[float, float], list[str]] = {}  # methods that did the same share a name tag
-    for name, row in drawn.items():
-        names.setdefault((row["model_utility"][0], row["forget_quality"][0]), []).append(name)
     for name, row in drawn.items():
         (x, *xs), (y, *ys) = row["model_utility"], row["forget_quality"]
         color = {gold: GOLD, target: START}.get(name, OURS)
@@ -42,9 +41,6 @@ def draw(rows: dict[str, dict[str, Any]], picture: Path, gold: str, target: str,
             ms=14 if name == gold else 6,
             lw=0.7,
         )
-        if name == names[x, y][0]:
-            label = ", ".join(names[x, y])
-            axes.annotate(label, (x, y), (6, 5), textcoords="offset points", fontsize=8, color=INK)
     axes.set_xlabel("model utility: what is kept", color=INK)
     axes.set_ylabel("forget quality: what is gone", color=INK)
     axes.grid(color="#e6e6e6", lw=0.8)
@@ -52,5 +48,6 @@ def draw(rows: dict[str, dict[str, Any]], picture: Path, gold: str, target: str,
     axes.tick_params(colors=INK, length=0)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+    name_points(axes, {name: (row["model_utility"][0], row["forget_quality"][0]) for name, row in drawn.items()}, INK)
     picture.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(picture, dpi=150)

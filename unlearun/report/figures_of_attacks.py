@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from unlearun.records import Standing, Tried, layer_values, with_golds
 from unlearun.report.figures import COLOURS, INK, OTHERS, make_figure
+from unlearun.report.point_names import name_points
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -144,7 +145,6 @@ def robustness_figure(standings: list[Standing]) -> Figure | None:
             color=COLOURS["retain" if is_gold else "forget"],
             markersize=10 if is_gold else 6,
         )
-        axes.annotate(one.name, (x, y), (6, 4), textcoords="offset points", fontsize=8)
     axes.set(
         xlabel="Agg: how good it looks",
         ylabel="robustness: how little comes back",
@@ -152,4 +152,5 @@ def robustness_figure(standings: list[Standing]) -> Figure | None:
         ylim=(-0.02, 1.04),
     )
     axes.set_title("To the right and low: it only looks forgotten")
+    name_points(axes, {one.name: (one.score.aggregate, one.robustness) for one in known})
     return figure

@@ -13,6 +13,7 @@ from unlearun.records import better
 from unlearun.records.scores import Floats
 from unlearun.report.changes import Value
 from unlearun.report.figures import COLOURS, INK, make_figure
+from unlearun.report.point_names import name_points
 from unlearun.report.reported_run import ReportedRun
 from unlearun.report.summary import other_rows
 from unlearun.report.values import DIRECTIONS, MAIN, direction, value_of
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 X, Y = "model_utility", "forget_quality"
-LINE = 0.04  # the height of a label, as a share of the picture's
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -91,35 +91,10 @@ def pareto_figure(runs: list[ReportedRun]) -> Figure | None:
         colour = COLOURS["retain"] if at in front else COLOURS["holdout"]
         across, up = (_bars([value_of(run.last, name)]) for name in (X, Y))
         axes.errorbar(x, y, up, across, "o", color=colour, markersize=5, linewidth=0.8, zorder=2)
-    for at, (x, y, lines_down) in enumerate(label_places(points)):
-        left = x > 0.75  # or a long name would leave the picture
-        axes.annotate(
-            known[at].name,
-            (x, y),
-            (-6 if left else 6, 4 - 9 * lines_down),
-            textcoords="offset points",
-            fontsize=8,
-            ha="right" if left else "left",
-        )
     axes.set(xlabel=f"{X}: kept", ylabel=f"{Y}: forgotten")
     axes.set_title("Pareto front: the runs that no other beats in both" if front else "Kept, and forgotten")
+    name_points(axes, {run.name: point for run, point in zip(known, points, strict=True)})
     return figure
-
-
-def label_places(points: Sequence[tuple[float, float]]) -> list[tuple[float, float, int]]:
-    """Say by how many lines each label must be moved down, so that those of neighbours do not lie on each other.
-
-    Args:
-        points: Where the labelled points are, 0 to 1.
-
-    >>> label_places([(0.5, 0.5), (0.51, 0.49), (0.9, 0.1)])
-    [(0.5, 0.5, 0), (0.51, 0.49, 1), (0.9, 0.1, 0)]
-    """
-    found: list[tuple[float, float, int]] = []
-    for x, y in points:
-        taken = {down + round((b - y) / -LINE) for a, b, down in found if abs(a - x) < 0.2 and abs(b - y) < 5 * LINE}
-        found.append((x, y, next(down for down in range(len(points) + 1) if down not in taken)))
-    return found
 
 
 def bars_figures(runs: list[ReportedRun]) -> dict[str, Figure]:
