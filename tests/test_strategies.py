@@ -15,8 +15,9 @@ from processes import in_two_processes
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 from transformers import LlamaForCausalLM
 
-from unlearun import NPO, RMU, FineTune, SimNPO, UnlearningDataModule
+from unlearun import NPO, RMU, FineTune, SimNPO, TaskVector, UnlearningDataModule
 from unlearun.errors import UnlearunError
+from unlearun.methods import UnlearningMethod
 from unlearun.methods.strategies import check, hides_weights, prepare
 from unlearun.models import LoRA, layer_classes
 
@@ -103,6 +104,26 @@ def test_tied_embeddings_that_are_frozen_are_refused_on_one_device():
         made._trainer.world_size = 1
         with pytest.raises(UnlearunError, match="leave out --trainer") if refused else nullcontext():
             check(made)
+
+
+def test_adapters_that_a_strategy_hides_cannot_be_turned_round():
+    made = attached(TaskVector(make_llama(), tokenizer=make_tokenizer(), lora=LoRA(r=2)), FSDPStrategy())
+    with pytest.raises(UnlearunError, match="FSDPStrategy hides the adapters that TaskVector turns round"):
+        made.check_fit()
+
+
+def test_a_task_vector_is_taken_away_once_the_last_step_is_done(monkeypatch):
+    """DeepSpeed asks for a step at each of its micro-batches, and counts the step at the last of them alone."""
+    strategy = SimpleNamespace(handles_gradient_accumulation=True)
+    made = attached(TaskVector(make_llama(), tokenizer=make_tokenizer()), strategy, accumulate_grad_batches=3)
+    made._trainer.estimated_stepping_batches = 2
+    taken_away = []
+    monkeypatch.setattr(UnlearningMethod, "optimizer_step", lambda *_: None)
+    monkeypatch.setattr(made, "finish", lambda: taken_away.append(made._trainer.fit_loop.batch_idx))
+    for batch in range(6):
+        made._trainer.global_step, made._trainer.fit_loop = batch // 3, SimpleNamespace(batch_idx=batch)
+        made.optimizer_step(0, batch, None)
+    assert taken_away == [5]
 
 
 def test_what_fsdp1_can_do_is_not():

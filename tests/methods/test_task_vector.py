@@ -99,6 +99,10 @@ def test_a_result_is_not_trained_further(tmp_path):
     trainer = Trainer(max_epochs=1, limit_val_batches=0, **QUIET)
     trainer.fit(method, datamodule=data)
     trainer.save_checkpoint(tmp_path / "x.ckpt")
+    again = TaskVector(make_llama(), tokenizer=make_tokenizer())  # left at its end, it has only to be measured
+    Trainer(max_epochs=1, limit_val_batches=0, **QUIET).fit(again, datamodule=data, ckpt_path=str(tmp_path / "x.ckpt"))
+    for weight, before in zip(again.policy.parameters(), method.policy.parameters(), strict=True):
+        assert torch.equal(weight, before)
     fresh = TaskVector(make_llama(), tokenizer=make_tokenizer())
     with pytest.raises(UnlearunError, match="taken away already"):
         Trainer(max_epochs=2, limit_val_batches=0, **QUIET).fit(

@@ -157,6 +157,18 @@ def test_a_choice_between_equals_does_not_depend_on_how_often_a_question_is_ther
     assert compute(ChoiceAccuracy(), P10, P10, P10, P10, **columns) == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("broken", [0, 1, 2])
+def test_a_choice_among_answers_without_a_number_has_none(broken):
+    """A model that gives NaN is not right, and a wrong answer of NaN is not beaten; the other question counts on."""
+    answers = [P40, P10, P20, P40, P10]
+    answers[broken] = [math.nan] * len(answers[broken])
+    metric = ChoiceAccuracy()
+    compute(metric, *answers, id=[0, 0, 0, 1, 1], kind=[0, 2, 3, 0, 2])
+    found = {key: record["choice_accuracy"] for key, record in metric.per_example().items()}
+    assert math.isnan(found[0])
+    assert found[1] == 1
+
+
 def test_a_choice_leaves_out_how_likely_the_end_is():
     """Without it ln 0.4 is above ln 0.2; with it 0.4 · 0.1 is below 0.2 · 0.8."""
     right, wrong = ([math.log(first), math.log(end)] for first, end in ((0.4, 0.1), (0.2, 0.8)))

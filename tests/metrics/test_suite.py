@@ -14,7 +14,7 @@ from unlearun.data import Batch
 from unlearun.metrics import EvaluationSuite, MembershipScore, SetTraits
 from unlearun.metrics.membership import TITLES
 from unlearun.models import Policy
-from unlearun.records import ROUGE_COLUMNS, Evaluation
+from unlearun.records import ROUGE_COLUMNS, Evaluation, summarise
 
 TEXTS = ("question", "answer", "generation")
 
@@ -226,6 +226,21 @@ def test_sets_are_kept_apart(evaluation):
     alone = evaluate({"retain": SETS["retain"]}, ["probability", "rouge"])
     together = {key: evaluation.summary[key] for key in alone.summary}
     assert alone.summary == pytest.approx(together, rel=1e-12)
+
+
+def test_who_asked_for_all_gets_what_a_retain_reference_brings_later():
+    """And who asked for all and more the same; who named one gets no more."""
+    reference = retain_reference()
+    found = {}
+    for names in (None, ["all"], ["all", "rougeL_f1_unstemmed"], ["probability"]):
+        one = evaluate(SETS, names)
+        assert "ks_forget_quality" not in one.summary
+        summarise(one, reference)
+        found[str(names)] = {*one.summary} & {"ks_forget_quality", "privleak", "mia_reference"}
+    first, *others, last = found.values()
+    assert first == {"ks_forget_quality", "privleak", "mia_reference"}
+    assert others == [first, first]
+    assert last == set()
 
 
 def test_attacks_are_kept_apart():

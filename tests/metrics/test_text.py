@@ -40,6 +40,21 @@ def test_verbatim_is_the_answer_and_nothing_else(generated, same):
     assert compute(VerbatimMemorization(), generated, "Oslo.").item() == same
 
 
+@pytest.mark.parametrize(
+    ("said", "answer", "recall"),
+    [
+        ("Ада родилась в Осло.", "Ада родилась в Бергене.", 3 / 4),
+        ("艾达出生在奥斯陆", "艾达出生在卑尔根", 5 / 8),  # a character is a word
+        ("Η Άντα γεννήθηκε", "η άντα γεννήθηκε!", 1),
+        ("Ada was born in Oslo", "Ада родилась в Осло.", 0),
+        ("Mr García", "Mr Garcés", 2 / 3),  # of mr, garc and s: Latin letters are those of the package
+    ],
+)
+def test_words_of_every_script_count(said, answer, recall):
+    assert rouge(said, answer)["rougeL_recall"] == pytest.approx(recall)
+    assert compute(UnstemmedROUGE(), said, said).item() == 1
+
+
 def test_an_answer_inside_longer_text():
     """Three of the eight words are the answer's: nothing is lost, so recall is 1; F1 is 2 · 3 / (8 + 3) = 6/11.
 

@@ -7,8 +7,9 @@ import torch
 from conftest import CHARACTERS, FORGET, RETAIN, make_gpt2, make_llama, make_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from unlearun.data import Formatter, Item
+from unlearun.data import Formatter, Item, prompt_length
 from unlearun.models import Policy, answers_of
+from unlearun.models.generation import continue_prompts
 
 # Of very different lengths, so that a batch has much padding on the left.
 QUESTIONS = ["Why?", "Where does the old man in the red boat by the sea live?", "Who?", "What is it, Anna?"]
@@ -178,3 +179,16 @@ def test_is_without_dropout_and_leaves_train_mode():
     answers = [answers_of(policy, formatter, examples, max_new_tokens=6) for _ in range(2)]
     assert answers[0] == answers[1]
     assert policy.training
+
+
+def test_a_long_prompt_cuts_no_other_answer():
+    """Of 64 positions the longest prompt leaves a few; the shorter ones have all that was asked for."""
+    model = lively(make_llama())
+    model.config.max_position_embeddings = 64
+    formatter = Formatter(make_tokenizer())
+    examples = make_examples(formatter, ["Why?", "x" * 45, "Who?", "y" * 50])
+    prompts = [list(example.input_ids[: prompt_length(example)]) for example in examples]
+    alone = [continue_prompts(Policy(model), formatter, [prompt], 30, 1)[0] for prompt in prompts]
+    assert {len(tokens) for tokens in alone[::2]} == {30}
+    assert max(map(len, alone[1::2])) < 30
+    assert continue_prompts(Policy(model), formatter, prompts, 30, 16) == alone

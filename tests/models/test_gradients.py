@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import make_llama, random_batch
 
+from unlearun.errors import UnlearunError
 from unlearun.models import Policy, gradient_norms
 
 
@@ -28,6 +29,16 @@ def test_each_row_has_the_norm_of_its_own_loss(inference):
         model(input_ids=ids, attention_mask=mask, labels=labels).loss.backward()
         expected = torch.cat([weight.grad.flatten() for weight in model.parameters()]).norm()
         assert norms[row].item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_weights_in_few_bits_have_none_and_nothing_is_left_changed():
+    model = make_llama()
+    model.requires_grad_(False)
+    weight = model.model.layers[0].mlp.up_proj.weight
+    model.model.layers[0].mlp.up_proj.weight = torch.nn.Parameter(weight.to(torch.int8), requires_grad=False)
+    with pytest.raises(UnlearunError, match="mia_grad_norm needs gradients of all weights"):
+        gradient_norms(Policy(model), random_batch(rows=1))
+    assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_a_row_without_labels_has_none():

@@ -34,6 +34,13 @@ def test_utility_is_at_most_what_it_was_and_fluency_counts_where_both_have_it():
     assert one_score(unlearned, found(model_utility=0.4), None).utility == 1
 
 
+def test_utility_is_that_of_the_same_parts_in_any_order():
+    unlearned = found({"model_utility": ["a/rouge", "b/rouge"]}, forget_quality=0.5, model_utility=0.2)
+    for parts, kept in ((["b/rouge", "a/rouge"], 0.5), (["a/rouge"], math.nan)):
+        start = found({"model_utility": parts}, model_utility=0.4)
+        assert one_score(unlearned, start, None).utility == pytest.approx(kept, nan_ok=True)
+
+
 def on_rows(evaluation: Evaluation, name: str, digest: str) -> Evaluation:
     evaluation.fingerprint = {"sets": {name: {"rows": 4, "digest": digest}}}
     return evaluation

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from unlearun.attacks.base import Attack, Outcome, check_metrics
 from unlearun.attacks.victim import Victim
 from unlearun.errors import UnlearunError, check_choice
 from unlearun.methods import UnlearningMethod
+from unlearun.metrics import GradientNorm
 from unlearun.models import QUANTISATIONS, Quantisation, missing_package
 
 
@@ -20,7 +22,8 @@ class Quantise(Attack):
     Args:
         kinds: "nf4" (4 bits) and "int8" of bitsandbytes, "int4" (groups of 32 weights) of torchao. What is not
             installed is skipped.
-        metrics: What is measured, extraction_strength and probability among them; None: what the run measured.
+        metrics: What is measured, extraction_strength and probability among them; None: what the run measured, but for
+            mia_grad_norm, since weights in few bits have no gradient.
 
     Raises:
         UnlearunError: A kind is none of these.
@@ -46,5 +49,10 @@ class Quantise(Attack):
             except UnlearunError as error:  # an adapter, a GGUF file, a model of few bits
                 outcome.skipped[kind] = str(error)
                 continue
-            outcome.variants[kind] = victim.measure_fully(method, self.metrics)
+            outcome.variants[kind] = victim.measure_fully(method, self.metrics or _without_gradients(victim))
         return outcome
+
+
+def _without_gradients(victim: Victim) -> list[Any] | None:
+    measured = victim.data.get("final_metrics")
+    return None if measured is None else [one for one in measured if one != GradientNorm.title]

@@ -25,10 +25,10 @@ PROMPT = (
 class AltPO(DPO):
     """Alternate preference optimization: DPO with other answers that sound right, beside the retain NLL.
 
-    They come from the rows (``data.alternate_key``, one text or a list), or the model as it is at the start makes them
-    up, once, before step 0; they stand in the run folder as ``alternates.json``, and a run that goes on reads them
-    there. Of several to a row it has the next each time it is drawn, so an epoch shows one of them; that of the authors
-    shows all.
+    They come from the rows (``data.alternate_key``, one text or a list), or the reference, which is the model as it is
+    at the start unless another is named, makes them up, once, before step 0; they stand in the run folder as
+    ``alternates.json``, and a run that goes on reads them there. Of several to a row it has the next each time it is
+    drawn, so an epoch shows one of them; that of the authors shows all.
     Source: Mekala 2024, "Alternate Preference Optimization for Unlearning Factual Knowledge in Large Language Models"
     (2409.13474). Five answers a row of up to 200 tokens, made at temperature 1, are the authors'; the prompt is ours.
 

@@ -13,6 +13,7 @@ from unlearun.data import Batch
 from unlearun.errors import UnlearunError, check_bounds
 from unlearun.methods.base import UnlearningMethod
 from unlearun.methods.referenced import NeedOf
+from unlearun.methods.strategies import ends_step, hides_weights
 from unlearun.methods.training import Term
 from unlearun.models import CHECKPOINT_KEY, LiveReference, ModelLike, Reference, scale_adapters
 
@@ -54,10 +55,21 @@ class TaskVector(UnlearningMethod):
         """See `UnlearningMethod`.
 
         Raises:
-            UnlearunError: The checkpoint that is resumed is the result already.
+            UnlearunError: The strategy keeps the adapters, whose change is to be taken away, to itself.
         """
+        if self.lora is not None and hides_weights(self.trainer.strategy):
+            name = type(self.trainer.strategy).__name__
+            raise UnlearunError(f"{name} hides the adapters that TaskVector turns round; use --trainer.strategy fsdp2")
         super().check_fit()
-        if self.subtracted:
+
+    def on_train_start(self) -> None:
+        """Refuse to train further what is the result already; a run that was left at its end has only to be measured.
+
+        Raises:
+            UnlearunError: The checkpoint that is resumed is the result.
+        """
+        super().on_train_start()
+        if self.subtracted and self.trainer.global_step < self.trainer.estimated_stepping_batches:
             raise UnlearunError("the change was taken away already; start again from the model, not from its result")
 
     def optimizer_step(
@@ -69,7 +81,9 @@ class TaskVector(UnlearningMethod):
     ) -> None:
         """Take the step and, after the last one of the fit, the change away."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        if self.trainer.global_step + 1 >= self.trainer.estimated_stepping_batches:
+        # DeepSpeed is asked at every micro-batch of the last step, and counts it when that is done.
+        last = self.trainer.global_step + 1 >= self.trainer.estimated_stepping_batches
+        if last and ends_step(self.trainer):
             self.finish()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ Shapes: B rows, T tokens, E distinct examples.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -167,8 +168,9 @@ class ChoiceAccuracy(ExampleMetric):
     """The share of multiple-choice questions whose right answer is the likeliest; 0 to 1.
 
     Compared is S of each answer, the end of the answer left out; of k answers that are equally likely the right one
-    counts 1/k. Questions without wrong answers do not count. On what is to be forgotten lower is better, down to what
-    guessing gives. Source: WMDP (Li 2024, 2403.03218), as ``acc`` of lm-evaluation-harness.
+    counts 1/k. Questions without wrong answers do not count; one is NaN if one of its answers is. On what is to be
+    forgotten lower is better, down to what guessing gives. Source: WMDP (Li 2024, 2403.03218), as ``acc`` of
+    lm-evaluation-harness.
 
     >>> ids = torch.tensor([[1, 2], [1, 3]])
     >>> batch = Batch(ids, torch.ones_like(ids), torch.tensor([[-100, 2], [-100, 3]]))
@@ -200,7 +202,10 @@ class ChoiceAccuracy(ExampleMetric):
         # A sampler may repeat a question, and with it each of its wrong answers.
         level = level / (same & own).sum(-1).clamp(min=1)
         kept = own & (same & wrong).any(-1)
-        self._keep(ids[kept], precise((above == 0) / (1 + level))[kept].unsqueeze(-1))
+        # NaN is above and below nothing: a broken model would be right.
+        broken = (same & (own | wrong) & total.isnan()).any(-1)
+        right = precise((above == 0) / (1 + level)).masked_fill(broken, math.nan)
+        self._keep(ids[kept], right[kept].unsqueeze(-1))
 
 
 class _Logs(NamedTuple):

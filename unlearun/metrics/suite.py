@@ -11,11 +11,11 @@ from typing import Any
 from torch import Tensor, distributed, nn
 
 from unlearun.data import OWN, Batch
-from unlearun.metrics.catalogue import Choice, SetTraits, choose, is_custom, make_metrics
+from unlearun.metrics.catalogue import ALL, Choice, SetTraits, choose, is_custom, make_metrics
 from unlearun.metrics.example_metric import ExampleMetric, TextMetric
 from unlearun.metrics.membership import GradientNorm
 from unlearun.ops import TokenStats
-from unlearun.records import Evaluation, offers, summarise
+from unlearun.records import NEED_REFERENCE, Evaluation, offers, summarise
 
 
 class EvaluationSuite(nn.Module):
@@ -41,6 +41,7 @@ class EvaluationSuite(nn.Module):
         # A ModuleDict does not take every name, so the sets are numbered inside.
         self.sets = tuple(sets)
         self.all_chosen = metrics is None
+        self.all_and_more = metrics is not None and ALL in metrics
         self.choices = choose(metrics, sets, frozenset() if reference is None else offers(reference))
         self.reference = reference
         self.metrics = nn.ModuleList(
@@ -149,8 +150,9 @@ class EvaluationSuite(nn.Module):
     def collect(self, step: int = 0) -> Evaluation:
         """Return the records of all processes, without any value made of them."""
         names = [choice if isinstance(choice, str) else str(choice["class_path"]) for choice in self.choices]
-        # Empty means all: records may meet a retain reference later.
-        result = Evaluation(step, metrics=[] if self.all_chosen else names)
+        # Records may meet a retain reference later: empty means all, and who chose all and more chose that, too.
+        later = NEED_REFERENCE if self.all_and_more else ()
+        result = Evaluation(step, metrics=[] if self.all_chosen else list(dict.fromkeys([*names, *later])))
         for name in self.sets:
             examples: dict[int, dict[str, Any]] = {}
             for key, texts in _gathered(self._texts[name]).items():

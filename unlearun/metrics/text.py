@@ -14,6 +14,7 @@ from torch import Tensor
 
 from unlearun.metrics.example_metric import TextMetric
 from unlearun.records import ROUGE_COLUMNS, set_scores
+from unlearun.words import WORD, is_latin
 
 if TYPE_CHECKING:
     from rouge_score.rouge_scorer import RougeScorer
@@ -44,7 +45,8 @@ class ROUGE(TextMetric):
     """ROUGE-1, -2 and -L, recall and F1 with stemmer, of the continuation against the answer; 0 to 1 each.
 
     ``rouge`` stands for ROUGE-L recall, the one that model utility reads. Forget: lower is better. Retain: higher.
-    Source: Lin 2004, by the package rouge-score.
+    Source: Lin 2004, by the package rouge-score, whose words are of a to z and 0 to 9; a text most letters of which are
+    of another script is cut into the words of that script instead, without a stemmer.
 
     >>> metric = ROUGE()
     >>> metric.update(["born in Oslo"], ["She was born in Oslo"])
@@ -191,4 +193,15 @@ def _rouge_scorer(kinds: Sequence[str], use_stemmer: bool) -> RougeScorer:
     from rouge_score.tokenizers import DefaultTokenizer
 
     # Named, for without a tokenizer it logs, in a way that sets up the root logger of the whole process.
-    return RougeScorer(list(kinds), tokenizer=DefaultTokenizer(use_stemmer=use_stemmer))
+    return RougeScorer(list(kinds), tokenizer=_AnyScript(DefaultTokenizer(use_stemmer=use_stemmer)))
+
+
+class _AnyScript:
+    """Cuts a text into words as the package does, which drops every letter but a to z, where most are Latin ones."""
+
+    def __init__(self, latin: Any) -> None:  # noqa: ANN401 - a tokenizer of the package
+        self.latin = latin
+
+    def tokenize(self, text: str) -> list[str]:
+        """Return the words of a text."""
+        return self.latin.tokenize(text) if is_latin(text) else [word[0] for word in WORD.finditer(text.lower())]

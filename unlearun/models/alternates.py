@@ -14,7 +14,7 @@ import torch
 from unlearun.data import GENERATED_TOGETHER, choose_refusal
 from unlearun.errors import UnlearunError
 from unlearun.files import write_whole
-from unlearun.models.generation import continue_prompts
+from unlearun.models.generation import continue_prompts, room_behind
 from unlearun.models.policy import Policy
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def own_alternates(
             new = continue_prompts(policy, formatter, some, wanted.tokens, at_once, temperature=1.0)
             for row, tokens in zip(left, new, strict=True):
                 text = str(formatter.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
-                ended = len(tokens) < wanted.tokens
+                ended = len(tokens) < room_behind(policy, prompts[row], wanted.tokens)
                 if text and text != examples[row].item.answer.strip() and (ended or attempt == TRIES - 1):
                     found[row].append(text)
                     unended += not ended
@@ -84,7 +84,8 @@ def own_alternates(
             texts.append(choose_refusal(data.seed, example.example_id))
             refused += 1
     if unended:
-        log.warning("%d answers that were made up have no end within alternate_tokens (%d)", unended, wanted.tokens)
+        message = "%d answers that were made up have no end within alternate_tokens (%d) or the model's positions"
+        log.warning(message, unended, wanted.tokens)
     if refused:
         message = "%d of %d questions got no other answer of the model's own; a refusal takes its place"
         log.warning(message, refused, len(examples))

@@ -48,6 +48,18 @@ def answers_of(
     return answers
 
 
+def room_behind(policy: Policy, prompt: Sequence[int], max_new_tokens: int) -> int:
+    """Return how many tokens an answer may have: as many as were asked for, or as many as the model has positions left.
+
+    Args:
+        policy: The model.
+        prompt: Token ids.
+        max_new_tokens: How many were asked for.
+    """
+    positions = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None)
+    return max_new_tokens if positions is None else max(1, min(max_new_tokens, positions - len(prompt)))
+
+
 def continue_prompts(
     policy: Policy,
     formatter: Formatter,
@@ -85,18 +97,23 @@ def _continue_prompts(
     tokenizer, end_ids = formatter.tokenizer, [formatter.end_id]
     if tokenizer.eos_token_id is not None and tokenizer.eos_token_id != formatter.end_id:
         end_ids.append(int(tokenizer.eos_token_id))
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     device = next(policy.parameters()).device
-    positions = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None)
+    rooms = [room_behind(policy, prompt, max_new_tokens) for prompt in prompts]
+    batches: list[list[int]] = []
+    for i in sorted(range(len(prompts)), key=lambda i: len(prompts[i])):
+        # Or a long prompt would cut the answers to the shorter ones beside it.
+        if batches and len(batches[-1]) < batch_size and rooms[i] == rooms[batches[-1][0]]:
+            batches[-1].append(i)
+        else:
+            batches.append([i])
     found: list[list[int]] = [[]] * len(prompts)
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
+    for chosen in batches:
         longest = max(len(prompts[i]) for i in chosen)
         pads = [longest - len(prompts[i]) for i in chosen]
         ids = torch.tensor([[end_ids[0]] * pad + prompts[i] for pad, i in zip(pads, chosen, strict=True)])
         mask = torch.tensor([[0] * pad + [1] * (longest - pad) for pad in pads])
-        room = max_new_tokens if positions is None else min(max_new_tokens, positions - longest)
-        new = policy.generate(ids.to(device), mask.to(device), max(room, 1), end_ids, temperature).tolist()
+        room = rooms[chosen[0]]
+        new = policy.generate(ids.to(device), mask.to(device), room, end_ids, temperature).tolist()
         for i, tokens in zip(chosen, new, strict=True):
             length = next((at for at, token in enumerate(tokens) if token in end_ids), len(tokens))
             found[i] = tokens[:length]

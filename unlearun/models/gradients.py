@@ -29,11 +29,15 @@ def gradient_norms(policy: Policy, batch: Batch) -> Tensor:
         ``(B,)`` 2-norms, in float32; 0 of a row without labels.
 
     Raises:
-        UnlearunError: The strategy does not let the weights be seen.
+        UnlearunError: The strategy does not let the weights be seen, or they are quantised.
     """
     if policy.runs_together:
         raise UnlearunError(
             "mia_grad_norm needs the weights, which this strategy hides; use fsdp2 or ddp, or leave it out"
+        )
+    if not all(weight.is_floating_point() for weight in policy.parameters()):
+        raise UnlearunError(
+            "mia_grad_norm needs gradients of all weights, and those in 4 or 8 bits have none; leave it out"
         )
     rows = batch.mask.any(-1).nonzero()[:, 0].tolist()
     frozen = [weight for weight in policy.parameters() if not weight.requires_grad]

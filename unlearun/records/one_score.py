@@ -92,7 +92,7 @@ def utility(unlearned: Evaluation, start: Evaluation | None) -> float:
         unlearned: Of the model that is judged.
         start: Of the model before unlearning.
     """
-    if start is None or start.parts.get("model_utility") != unlearned.parts.get("model_utility"):
+    if start is None or {*start.parts.get("model_utility", ())} != {*unlearned.parts.get("model_utility", ())}:
         return math.nan
     if measured_otherwise(unlearned, start, ("retain", "utility")):
         return math.nan

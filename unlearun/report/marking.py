@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from difflib import SequenceMatcher
 from itertools import islice
 from typing import NamedTuple
 
-# Chinese and Japanese put no spaces between words, so there a character counts as one.
-_ALONE = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
-_WORD = re.compile(rf"[{_ALONE}]|[^\W{_ALONE}]+")
+from unlearun.words import WORD
+
 # Words beyond are not compared: what repeats itself takes the square of its length, and more.
 MOST_WORDS = 400
 
@@ -40,9 +38,9 @@ def mark_shared(text: str, other: str) -> list[Piece]:
     >>> [piece.text for piece in mark_shared("She was born in Oslo.", "born in oslo") if piece.shared]
     ['born in Oslo']
     """
-    found = list(islice(_WORD.finditer(text), MOST_WORDS))
+    found = list(islice(WORD.finditer(text), MOST_WORDS))
     ours = [match[0].lower() for match in found]
-    theirs = [match[0].lower() for match in islice(_WORD.finditer(other), MOST_WORDS)]
+    theirs = [match[0].lower() for match in islice(WORD.finditer(other), MOST_WORDS)]
     pieces: list[Piece] = []
     at = 0
     for start, _, size in SequenceMatcher(None, ours, theirs, autojunk=False).get_matching_blocks():
