@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM
 from unlearun.__main__ import main
 from unlearun.cli import UnlearunCLI, method_help, resolve_configs
 from unlearun.methods import METHODS
+from unlearun.records import Evaluation
 from unlearun.runs import RunFolder
 from unlearun.shipped import configs_root
 
@@ -211,6 +212,25 @@ def test_a_resumed_run_shows_the_start_of_the_run_it_goes_on_from(small, tmp_pat
     assert {file.name for file in (run / "2" / "eval").iterdir()} == {"step=0.json", "step=2.json"}  # taken over
     start = json.loads((run / "1" / "eval" / "step=0.json").read_text())["summary"]["forget/perplexity"]
     assert re.search(rf"forget/perplexity\s+{start:.3f}\s", capsys.readouterr().out)
+    # What it was begun from is not what it is, nor what it goes on from.
+    assert main(["validate", str(run / "2"), *small[-2:]]) == 0
+    first, second, found = (
+        Evaluation.read(file).summary
+        for file in (
+            run / "1" / "eval" / "step=1.json",
+            run / "2" / "eval" / "step=2.json",
+            *(run / "3" / "eval").iterdir(),
+        )
+    )
+    assert found["forget/perplexity"] == pytest.approx(second["forget/perplexity"])
+    assert found["forget/perplexity"] != pytest.approx(first["forget/perplexity"])
+    config = (broken_off(run / "2") / "config.yaml").read_text()
+    assert main(["fit", "--resume", str(run / "2")]) == 0
+    assert (run / "2" / "config.yaml").read_text() == config
+    shutil.rmtree(broken_off(run / "2") / "checkpoints")  # of its own it had none yet
+    assert main(["fit", "--resume", str(run / "2")]) == 0
+    again = Evaluation.read(run / "2" / "eval" / "step=2.json").summary
+    assert again["forget/perplexity"] == pytest.approx(second["forget/perplexity"])
 
 
 def broken_off(folder):

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from unlearun import Unlearning
 from unlearun.__main__ import main
+from unlearun.records import Evaluation
 
 
 @pytest.fixture
@@ -52,6 +53,23 @@ def test_two_runs_of_a_seed_are_equal_and_those_of_another_are_not(options, plac
     assert same(runs[0], runs[1])
     assert not same(runs[0], runs[2])
     assert not same(runs[0], load_file("tiny/model.safetensors"))
+
+
+def test_another_seed_is_another_order_of_the_same_rows(place):
+    """A model without dropout, all of whose weights are trained, draws nothing else."""
+    make_gpt2(layers=4).save_pretrained(place.folder / "made")
+    arguments = [*place.fit("--data.batch_size", "2", config="npo"), "--trainer.max_epochs", "2"]
+    for seed in ("0", "1", "1"):
+        assert main([*arguments, "--seed_everything", seed, "--data.max_eval_rows", "2"]) == 0
+    runs = [place.folder / "outputs" / "npo" / str(number) for number in (1, 2, 3)]
+    first, second, third = map(weights, runs)
+    assert not same(first, second)
+    assert same(second, third)
+    asked = [
+        {row["question"] for row in Evaluation.read(run / "eval" / "step=0.json").examples["forget"].values()}
+        for run in runs
+    ]
+    assert asked[0] == asked[1]
 
 
 def test_both_doors_of_a_seed_are_equal(place):

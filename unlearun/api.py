@@ -74,7 +74,9 @@ class Unlearning:
         model: A hub id, a folder, a GGUF file, ``pocket``, or a model object.
         tokenizer: A hub id, a folder or a tokenizer object. None: the model's own.
         output_dir: The folder of all runs.
-        seed: Seeds all that is drawn.
+        seed: Seeds the order of rows, dropout and adapters. What makes runs of several seeds comparable does not follow
+            it: which rows are evaluated, and refusals (``seed`` of `load_data`), and the directions of RMU
+            (``vector_seed``).
         kwargs: Arguments of the method, such as ``gamma=2.0`` or ``target_layer=12``.
 
     Raises:
@@ -144,6 +146,7 @@ class Unlearning:
         }
         _check_arguments(UnlearningDataModule, arguments)
         self.data = UnlearningDataModule(**arguments)
+        self.data.run_seed = self.seed
         self.data.read()
         self._config["data"] = {**_defaults(UnlearningDataModule), **arguments}
 
@@ -160,7 +163,7 @@ class Unlearning:
 
         Args:
             batch_size: Rows of each set in a micro-batch; None leaves that of `load_data`.
-            learning_rate: Of AdamW; None: 1e-5.
+            learning_rate: Of AdamW; None leaves that of the last run, which at first is 1e-5.
             num_epochs: Passes over the forget set; None: 5.
             gradient_accumulation_steps: Micro-batches an optimizer step; None: 1.
             resume: The folder of a run with these settings that was broken off: it goes on from its last checkpoint.
@@ -194,7 +197,10 @@ class Unlearning:
         with runs.running_trainer():
             trainer.fit(self.method, datamodule=data, ckpt_path=checkpoint)
         runs.finish(trainer, self.method, data)
-        return runs.run_folder(trainer)
+        folder = runs.run_folder(trainer)
+        if folder is not None and (folder / "model").is_dir():  # what another run would begin with
+            self._config["model"]["init_args"]["model"] = str(folder / "model")
+        return folder
 
     def evaluate(self, metrics: Sequence[str] | None = None, retain_reference: str | None = None) -> runs.Results:
         """Measure the model as it is now, before or after `run`.

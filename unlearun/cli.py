@@ -78,6 +78,7 @@ class UnlearunCLI(LightningCLI):
 
     def __init__(self, arguments: list[str], run: bool = True) -> None:
         self.existing: Path | None = None
+        self.began_with: str | None = None  # the checkpoint of another run, from which that began
         commands = {name: {"epilog": EPILOG if name == "fit" else TARGET + EPILOG} for name in self.subcommands()}
         epilogs = commands if run else {"epilog": EPILOG}
         super().__init__(
@@ -123,13 +124,17 @@ class UnlearunCLI(LightningCLI):
         method = str(config.model.class_path).rpartition(".")[2].lower()
         folder = runs.find_run(Path(config.output_dir) / method, given) if last else runs.check_run(resume)
         checkpoint = runs.newest_checkpoint(folder)
-        config.ckpt_path = None if checkpoint is None else str(checkpoint)
         if self.subcommand != "fit":
             if checkpoint is None:
                 raise UnlearunError(f"{folder} has no checkpoint")
+            config.ckpt_path = str(checkpoint)
             return
-        self.existing = folder
-        differ = runs.differences(runs.read_config(folder) or {}, given)
+        stored = runs.read_config(folder) or {}
+        self.existing, self.began_with = folder, stored.get("ckpt_path")
+        if checkpoint is None and self.began_with is not None:
+            read_checkpoint(self.began_with)
+        config.ckpt_path = self.began_with if checkpoint is None else str(checkpoint)
+        differ = runs.differences(stored, given)
         if runs.is_finished(folder):
             further = f"start from its model (--model.model {folder / 'model'}) or, with --ckpt_path, its checkpoint"
             if differ:
@@ -156,7 +161,9 @@ class UnlearunCLI(LightningCLI):
             read_checkpoint(checkpoint)
 
     def after_instantiate_classes(self) -> None:
-        """Hand the optimizer and scheduler, as configured, to the method, which builds them once it has a model."""
+        """Hand on what the classes cannot be made with: optimizer and scheduler, as configured, and the run's seed."""
+        seed = self._get(self.config, "seed_everything")
+        self.datamodule.run_seed = int(seed or 0)
         self.model.optimizer = _as_dict(self._get(self.config, "optimizer")) or OPTIMIZER
         self.model.lr_scheduler = _as_dict(self._get(self.config, "lr_scheduler"))
 
@@ -173,10 +180,10 @@ class UnlearunCLI(LightningCLI):
         write_whole(folder / "config.yaml", self._dump())
 
     def _dump(self) -> str:
-        """Return all arguments; what a run goes on from is left out where it goes on in its own folder."""
+        """Return all arguments; of a run that goes on in its own folder, with what it began from."""
         config = self.config.get(str(self.subcommand), self.config).clone()
         if self.existing is not None:
-            config.resume = config.ckpt_path = None
+            config.resume, config.ckpt_path = None, self.began_with
         return str(self._parser(self.subcommand).dump(config, skip_none=False))
 
     def after_fit(self) -> None:
@@ -243,7 +250,8 @@ def name_model(arguments: list[str]) -> list[str]:
     for name in given:
         path = Path(name)
         if (path / "config.yaml").is_file() and (path / "model").is_dir():
-            own = ["--trainer.callbacks", "null", "--trainer.logger", "null"]  # those of the run belong to the run
+            # Those of the run belong to the run, and what it began from is no longer what it is.
+            own = ["--trainer.callbacks", "null", "--trainer.logger", "null", "--ckpt_path", "null"]
             return ["--config", str(path / "config.yaml"), *own, *options, "--model.model", str(path / "model")]
         run_config = path.parent.parent / "config.yaml"
         if path.suffix == ".ckpt" and path.is_file() and run_config.is_file():
@@ -265,7 +273,8 @@ def own_config(arguments: list[str]) -> list[str]:
         flag, equals, value = argument.partition("=")
         if flag == "--resume" and (equals or at + 1 < len(arguments)):
             folder = runs.check_run(value if equals else arguments[at + 1])
-            return ["--config", str(folder / "config.yaml"), *arguments]
+            # What it began from, if that is another run's checkpoint, is not what it goes on from.
+            return ["--config", str(folder / "config.yaml"), "--ckpt_path", "null", *arguments]
     return arguments
 
 

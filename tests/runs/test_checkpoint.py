@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import FORGET, RETAIN, make_llama, make_tokenizer
+from lightning.pytorch import Callback
 
 from unlearun.api import Unlearning
 from unlearun.errors import UnlearunError
+from unlearun.report import read_runs
 from unlearun.runs import RunCheckpoint, newest_checkpoint
+from unlearun.runs.checkpoint import find_checkpoint
 from unlearun.runs.checkpoint_io import WholeCheckpointIO
 from unlearun.runs.random_state import from_all, random_state, restore_random_state
 
@@ -42,6 +45,49 @@ def test_the_last_evaluated_one_stays_beside_those_in_between(tmp_path):
     folder = fit(tmp_path, epochs=-1, max_steps=3, callbacks=[RunCheckpoint(minutes=0.0)], val_check_interval=2)
     assert names(folder)[-1] == "epoch=1-step=3.ckpt"
     assert newest_checkpoint(folder).name == "epoch=1-step=3.ckpt"
+
+
+def test_what_no_validation_has_seen_is_not_taken_for_good(tmp_path):
+    """Every second epoch is evaluated; a run that goes on knows which checkpoint was."""
+    seen = []
+
+    class See(Callback):
+        def on_train_batch_start(self, trainer, *_):
+            kept = find_checkpoint(trainer).evaluated
+            seen.append((trainer.global_step, kept and kept.name))
+            if trainer.global_step == 7 and not self.__dict__.get("goes_on"):
+                raise ValueError("a power cut")
+
+    settings = {"epochs": 5, "check_val_every_n_epoch": 2}
+    with pytest.raises(ValueError, match="a power cut"):
+        fit(tmp_path, callbacks=[See()], **settings)
+    good = "epoch=1-step=4.ckpt"
+    assert seen == [(0, None), (1, None), (2, None), (3, None), (4, good), (5, good), (6, good), (7, good)]
+    folder = tmp_path / "simnpo" / "1"
+    assert names(folder) == [good, "epoch=2-step=6.ckpt"]
+    seen.clear()
+    later = See()
+    later.goes_on = True
+    fit(tmp_path, resume=folder, callbacks=[later], **settings)
+    good_later = "epoch=3-step=8.ckpt"
+    assert seen == [(6, good), (7, good), (8, good_later), (9, good_later)]
+    assert names(folder) == [good_later, "epoch=4-step=10.ckpt"]
+
+
+def test_curves_of_a_run_that_goes_on_have_each_step_once(tmp_path):
+    class Cut(Callback):
+        def on_train_batch_start(self, trainer, *_):
+            if trainer.global_step == 3:
+                raise ValueError("a power cut")
+
+    with pytest.raises(ValueError, match="a power cut"):
+        fit(tmp_path, epochs=3, callbacks=[Cut()])
+    folder = tmp_path / "simnpo" / "1"
+    assert names(folder) == ["epoch=0-step=2.ckpt"]
+    fit(tmp_path, epochs=3, resume=folder)
+    (run,) = read_runs([folder])
+    assert {name: steps for name, (steps, _) in run.losses.items()} == dict.fromkeys(run.losses, [0, 1, 2, 3, 4, 5])
+    assert "loss" in run.losses
 
 
 def test_beside_a_callback_of_the_users_nothing_is_written_twice(tmp_path):

@@ -18,7 +18,7 @@ import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 import unlearun.sweep.check
 from unlearun.__main__ import main
-unlearun.sweep.check.ask = lambda lines: {FACTS!r}
+unlearun.sweep.check.ask = lambda *_: {FACTS!r}
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -27,7 +27,7 @@ sys.exit(main(sys.argv[1:]))
 def sweep(tmp_path, monkeypatch):
     """The command in this process, in a fresh folder, with runs that take no time."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("unlearun.sweep.check.ask", lambda lines: FACTS)
+    monkeypatch.setattr("unlearun.sweep.check.ask", lambda *_: FACTS)
     return lambda *arguments: main(["sweep", *arguments, "--launcher", LAUNCHER])
 
 

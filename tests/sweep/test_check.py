@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import CSVLogger
 from unlearun.errors import UnlearunError
 from unlearun.sweep import parsing
 from unlearun.sweep.check import ask, check
-from unlearun.sweep.plan import Plan
+from unlearun.sweep.plan import Plan, digests
 from unlearun.sweep.values import read_grid
 
 RMU = ["--config", "rmu"]
@@ -19,7 +19,7 @@ RMU = ["--config", "rmu"]
 @pytest.fixture(autouse=True)
 def here(monkeypatch, request):
     if "child" not in request.node.name:
-        monkeypatch.setattr("unlearun.sweep.check.ask", parsing.facts)
+        monkeypatch.setattr("unlearun.sweep.check.ask", lambda lines, _: parsing.facts(lines))
 
 
 def test_it_finds_methods_and_the_folder_of_runs_and_writes_nothing(tmp_path, monkeypatch):
@@ -31,7 +31,7 @@ def test_it_finds_methods_and_the_folder_of_runs_and_writes_nothing(tmp_path, mo
 
 def test_every_combination_is_parsed_and_of_too_many_every_value(monkeypatch):
     asked = []
-    monkeypatch.setattr("unlearun.sweep.check.ask", asked.extend)
+    monkeypatch.setattr("unlearun.sweep.check.ask", lambda lines, _: asked.extend(lines))
     check(Plan(RMU, {"a.x": ["1", "2"], "a.y": ["3", "4"]}))
     assert len(asked) == 4
     asked.clear()
@@ -43,7 +43,7 @@ def test_every_combination_is_parsed_and_of_too_many_every_value(monkeypatch):
 
 def test_of_a_search_the_ends_of_ranges_and_all_values_are_parsed(monkeypatch):
     asked = []
-    monkeypatch.setattr("unlearun.sweep.check.ask", asked.extend)
+    monkeypatch.setattr("unlearun.sweep.check.ask", lambda lines, _: asked.extend(lines))
     check(Plan([], search={"a.x": "1e-5..0.1:log", "a.y": "2..8", "a.z": "p,q"}, trials=3))
     assert asked == [
         ["--a.x=1e-05", "--a.y=2", "--a.z=p"],
@@ -85,6 +85,25 @@ def test_a_mistake_is_one_line_before_anything_runs(mistake):
 @pytest.mark.parametrize(
     "options", [["--data.final_metrics=[forget_quality]"], ["--data.evaluation={forget: pocket/forget.json}"]]
 )
+@pytest.mark.parametrize("metrics", ["[all]", "[all, fluency]"])
+def test_all_among_others_stands_for_what_it_ranks_by(metrics):
+    assert check(Plan([*RMU, f"--data.final_metrics={metrics}"], {"model.gamma": ["1"]}))["utility"]
+
+
+def test_a_child_looks_where_the_sweep_began(tmp_path, monkeypatch):
+    began = tmp_path / "began"
+    began.mkdir()
+    (began / "mine.yaml").write_text("model:\n  class_path: RMU\n  init_args: {model: pocket}\n")
+    monkeypatch.chdir(began)
+    plan = Plan(["--config", "rmu", "--config", "mine.yaml"], {"model.gamma": ["1"]})
+    plan.configs = digests(plan.arguments)
+    monkeypatch.chdir(tmp_path)
+    assert check(plan)["methods"] == ["RMU"]
+    assert digests([], ["mine.yaml"], plan.place) == {"mine.yaml": plan.configs["mine.yaml"]}
+    with pytest.raises(UnlearunError, match=r"mine.yaml.* is neither a file here"):
+        digests([], ["mine.yaml"])
+
+
 def test_without_model_utility_it_may_run_and_that_is_known(options):
     assert not check(Plan([*RMU, *options], {"model.gamma": ["1"]}))["utility"]
 

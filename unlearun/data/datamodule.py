@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 # How many forwards' questions are answered together: a token costs a pass over all weights, however few the rows.
 GENERATED_TOGETHER = 2
+APART = 1009  # the orders of two runs, by their seeds: more than there are sets
 
 # One forward over the rows' own answers gives these.
 CHEAP = ("perplexity", "probability", "exact_memorization", "extraction_strength")
@@ -99,10 +100,14 @@ class UnlearningDataModule(LightningDataModule):
         retain_reference: Records of a model that never saw the forget set, for ks_forget_quality, privleak and
             mia_reference: an eval/step=N.json, a run folder, or a published TOFU log.
         num_workers: Processes that make batches beside the training process.
-        seed: What order, choice of rows and refusals follow from.
+        seed: What order, choice of rows and refusals follow from; the order follows from `run_seed`, too.
         cache: Where the token ids of large sets are kept for the next start: a folder; true for the one that the
             environment variable UNLEARUN_CACHE names, or else ~/.cache/unlearun; false for nowhere.
         root: A folder that stands in for the hub: of a dataset's ``name: forget10`` it has forget10.json or .jsonl.
+
+    Attributes:
+        run_seed: The seed of the run (``seed_everything``), which moves the order of rows and neither which rows are
+            evaluated nor refusals, so that runs of several seeds can be compared.
     """
 
     def __init__(
@@ -182,6 +187,7 @@ class UnlearningDataModule(LightningDataModule):
         self.retain_reference = retain_reference
         self.num_workers = num_workers
         self.seed = seed
+        self.run_seed = 0
         self.formatter: Formatter | None = None
         self.trained: tuple[str, ...] = TRAINED
         self._alternates: list[list[Example]] | None = None
@@ -449,7 +455,7 @@ class UnlearningDataModule(LightningDataModule):
         trainer = self.trainer
         sampler = StepSampler(
             [example.labelled for example in examples],
-            RowStream(len(examples), self.seed + TRAINED.index(name), self.shuffle),
+            RowStream(len(examples), self.seed + TRAINED.index(name) + APART * self.run_seed, self.shuffle),
             len(self.examples(anchor)),
             self.batch_size,
             trainer.accumulate_grad_batches if trainer is not None else 1,

@@ -146,7 +146,8 @@ def join_texts(items: Sequence[Item], where: str) -> list[Item]:
 
 def _check(row: Row, keys: Keys, needs_alternate: bool, problems: list[str]) -> Item:
     topic = _text(row, keys.topic, "topic", problems) if row.values.get(keys.topic) is not None else None
-    if keys.question not in row.values and keys.text in row.values:
+    # Tables give every row every column, None where there is nothing.
+    if row.values.get(keys.question) is None and row.values.get(keys.text) is not None:
         return Item(row.origin, None, _text(row, keys.text, "text_key", problems) or "", topic=topic)
     question = _text(row, keys.question, "question_key", problems) or ""
     perturbed: Sequence[str] = ()
@@ -154,7 +155,7 @@ def _check(row: Row, keys: Keys, needs_alternate: bool, problems: list[str]) -> 
         question, answer, perturbed = _multiple_choice(row, keys, question, problems)
     else:
         answer = _text(row, keys.answer, "answer_key", problems) or ""
-        if keys.perturbed in row.values:
+        if row.values.get(keys.perturbed) is not None:
             perturbed = _texts(row, keys.perturbed, "perturbed_key", problems)
     alternates: Sequence[str] = ()
     if needs_alternate and keys.alternate is not None:
@@ -164,9 +165,13 @@ def _check(row: Row, keys: Keys, needs_alternate: bool, problems: list[str]) -> 
         question,
         answer,
         alternates,
-        _text(row, keys.paraphrase, "paraphrase_key", problems) if keys.paraphrase in row.values else None,
+        _text(row, keys.paraphrase, "paraphrase_key", problems)
+        if row.values.get(keys.paraphrase) is not None
+        else None,
         perturbed,
-        _text(row, keys.short_answer, "short_answer", problems) if keys.short_answer in row.values else None,
+        _text(row, keys.short_answer, "short_answer", problems)
+        if row.values.get(keys.short_answer) is not None
+        else None,
         topic,
     )
 

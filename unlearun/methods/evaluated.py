@@ -274,6 +274,14 @@ class EvaluatedModule(LightningModule):
         self._suite = self._suites.get(self._is_complete(), self._suites[True]).to(self.device)
         self._suite.reset()
 
+    def measures(self, name: str) -> bool:
+        """Say whether the last evaluation measured anything on a set; of others a few answers may be kept to be read.
+
+        Args:
+            name: The set.
+        """
+        return self._suite is not None and bool(self._suite.of(name))
+
     def _is_complete(self) -> bool:
         """Say whether this evaluation is at the start or end of a fit, or outside one."""
         trainer: Any = self.trainer

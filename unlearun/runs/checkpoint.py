@@ -17,6 +17,7 @@ from unlearun.errors import check_bounds
 from unlearun.methods import UnlearningMethod
 from unlearun.runs.checkpoint_io import WholeCheckpointIO
 from unlearun.runs.random_state import from_all, random_state, restore_random_state
+from unlearun.runs.resume import newest_checkpoint
 from unlearun.runs.same_run import check_optimizer, optimizer_settings
 from unlearun.runs.termination import Terminated, Termination
 
@@ -29,8 +30,8 @@ MINUTES = 15.0
 class RunCheckpoint(Checkpoint):
     """Keeps a checkpoint of all that a run needs to go on as if it had never stopped.
 
-    It is written when an epoch has been evaluated, every so many minutes in between, and when the process is told to
-    end; older ones are removed once the new one is whole, but the last evaluated one not before the next is.
+    It is written at the end of an epoch, every so many minutes in between, and when the process is told to end; older
+    ones are removed once the new one is whole, but the last one that was evaluated not before the next is.
 
     Args:
         minutes: The longest time between two of them, in minutes.
@@ -50,6 +51,7 @@ class RunCheckpoint(Checkpoint):
         self.latest: Path | None = None
         self.evaluated: Path | None = None
         self._saved_step = 0
+        self._evaluated_step: int | None = None
         self._saved_at = time.monotonic()
         self._step: dict[str, Any] | None = None  # where the run stood when the last optimizer step was done
         self._evaluates = False
@@ -87,6 +89,7 @@ class RunCheckpoint(Checkpoint):
         if trainer.ckpt_path and self.folder is not None and Path(trainer.ckpt_path).parent == self.folder:
             self.latest = Path(trainer.ckpt_path)
             self._saved_step = int(checkpoint["global_step"])
+            self.evaluated = newest_checkpoint(self.folder.parent, evaluated=True)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make up for the evaluation that was broken off, if any, and draw on as the run did."""
@@ -123,9 +126,9 @@ class RunCheckpoint(Checkpoint):
         self._end_if_due(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the epoch's checkpoint, its evaluation done; end if the process was told to."""
+        """Write the epoch's checkpoint, its evaluation done if it has one; end if the process was told to."""
         if not self.only_at_end:
-            self._save(trainer, evaluated=True)
+            self._save(trainer, evaluated=self._evaluated_step == trainer.global_step)
         self._end_if_due(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -141,6 +144,8 @@ class RunCheckpoint(Checkpoint):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note that the evaluation is done."""
         self._evaluates = False
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._evaluated_step = trainer.global_step
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """See `on_validation_start`."""
@@ -157,6 +162,14 @@ class RunCheckpoint(Checkpoint):
     def on_predict_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """End here if the process was told to."""
         self._end_if_due(trainer)
+
+    def holds(self, trainer: Trainer) -> bool:
+        """Say whether the newest checkpoint is of the last step that was taken.
+
+        Args:
+            trainer: That has trained.
+        """
+        return self.latest is not None and self._saved_step == trainer.global_step
 
     def save_last_step(self, trainer: Trainer) -> None:
         """Write down the last optimizer step that was taken, from within the next one or an evaluation.

@@ -21,13 +21,15 @@ from unlearun.models import is_sharded, save_folder, save_model
 from unlearun.records import Evaluation, evaluation_file
 from unlearun.report import run_summary
 from unlearun.report.tensorboard import log_evaluation
-from unlearun.runs.checkpoint import RunCheckpoint, remove
+from unlearun.runs.checkpoint import RunCheckpoint, find_checkpoint, remove
 from unlearun.runs.guard import DivergenceGuard
 from unlearun.runs.resume import is_finished, newest_checkpoint
 from unlearun.runs.run_folder import RunFolder, RunLogger
 from unlearun.runs.slow_precision import warn_of_slow_precision
 
 log = logging.getLogger(__name__)
+
+PUT_BY = ".model"  # of a run that has trained, and is yet to be evaluated to its end
 
 
 class RunRecorder(Callback):
@@ -67,6 +69,8 @@ class RunRecorder(Callback):
         if trainer.is_global_zero:
             for half in checkpoints.glob(".*"):  # of a run that was killed as it wrote them
                 remove(half)
+            if trainer.state.fn == "fit":
+                shutil.rmtree(self.folder / PUT_BY, ignore_errors=True)
         if self.run_folder.existing is None:
             self._keep_config(trainer)
 
@@ -101,12 +105,21 @@ class RunRecorder(Callback):
                 self.first = Evaluation.read(file)
                 if earlier != self.folder:
                     self._write(trainer, self.first)
-            for logger in trainer.loggers:
-                if isinstance(logger, RunLogger) and earlier == self.folder:
-                    logger.go_on(trainer.global_step)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, DivergenceGuard) and self.first is not None:
                 callback.start = dict(self.first.summary)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let the curves of a run that goes on begin where it does: only now is it known how far it had come."""
+        if trainer.ckpt_path and trainer.is_global_zero and Path(trainer.ckpt_path).parent.parent == self.folder:
+            for logger in trainer.loggers:
+                if isinstance(logger, RunLogger):
+                    logger.go_on(trainer.global_step)
+                    file = evaluation_file(self.folder, trainer.global_step)
+                    if file.is_file():
+                        evaluation = Evaluation.read(file)
+                        logger.log_metrics(evaluation.summary, step=evaluation.step)
+                        log_evaluation([logger], evaluation)
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         """Write the config of a run that goes on: what could have been refused no longer is."""
@@ -140,6 +153,9 @@ class RunRecorder(Callback):
     def save(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the model as it is, unless that was done.
 
+        A run that has a model counts as finished. So it is put by until `show_model` where the run could go on from a
+        checkpoint of the same step, should it be ended before it is evaluated.
+
         Args:
             trainer: It has just run fit.
             pl_module: What it ran.
@@ -147,12 +163,25 @@ class RunRecorder(Callback):
         if not isinstance(pl_module, UnlearningMethod) or self.folder is None:
             return
         pl_module.finish()
-        finished = trainer.strategy.broadcast(is_finished(self.folder))  # as the first process sees it
-        if not finished and hides_weights(trainer.strategy):
-            self._save_hidden(trainer, pl_module, self.folder / "model")
-        elif not finished and (trainer.is_global_zero or is_sharded(pl_module.policy)):  # whose shares all have
+        # As the first process sees it.
+        if trainer.strategy.broadcast(is_finished(self.folder) or (self.folder / PUT_BY).is_dir()):
+            return
+        checkpoint = find_checkpoint(trainer)
+        target = self.folder / (PUT_BY if checkpoint is not None and checkpoint.holds(trainer) else "model")
+        if hides_weights(trainer.strategy):
+            self._save_hidden(trainer, pl_module, target)
+        elif trainer.is_global_zero or is_sharded(pl_module.policy):  # whose shares all have
             alone = pl_module.lora is not None and pl_module.lora.save == "adapter"
-            save_model(pl_module.model, pl_module.tokenizer, self.folder / "model", alone)
+            save_model(pl_module.model, pl_module.tokenizer, target, alone)
+
+    def show_model(self, trainer: Trainer) -> None:
+        """Put the model where that of a finished run is.
+
+        Args:
+            trainer: It has just run fit, and evaluated what that has left.
+        """
+        if trainer.is_global_zero and self.folder is not None and (self.folder / PUT_BY).is_dir():
+            (self.folder / PUT_BY).rename(self.folder / "model")
 
     def _save_hidden(self, trainer: Trainer, method: UnlearningMethod, folder: Path) -> None:
         weights = whole_weights(method)
@@ -224,7 +253,7 @@ def _fingerprint(trainer: Trainer, method: UnlearningMethod) -> dict[str, Any]:
         facts.update(data.describe())
         for name, found in facts["sets"].items():
             rows = len(method.evaluation.examples.get(name, {})) if method.evaluation is not None else 0
-            if rows != found["rows"]:  # limit_val_batches
+            if rows != found["rows"] and method.measures(name):  # limit_val_batches; else nothing was asked of the set
                 found.update(rows=rows, partial=True)
     if method.retain_reference is not None:
         facts["retain_reference"] = method.retain_reference

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from unlearun.errors import UnlearunError
+from unlearun.records import evaluation_files
 
 SHOWN = 3
 # What may differ between a run and the command that lets it go on: where things stand, and what is shown.
@@ -65,18 +66,22 @@ def check_run(folder: str | Path) -> Path:
     return path
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
+def newest_checkpoint(folder: Path, evaluated: bool = False) -> Path | None:
     """Return the checkpoint of a run that was written last, if there is one.
 
     Args:
         folder: The run folder.
+        evaluated: Whether only those count whose step was evaluated.
     """
     found = [one for one in (folder / "checkpoints").glob("*.ckpt") if not one.name.startswith(".")]
+    if evaluated:
+        steps = {str(step) for step in evaluation_files(folder)}
+        found = [one for one in found if one.stem.rpartition("step=")[2] in steps]
     return max(found, key=lambda one: one.stat().st_mtime_ns, default=None)
 
 
 def is_finished(folder: Path) -> bool:
-    """Say whether a run has ended, its model saved.
+    """Say whether a run has ended: it was evaluated to its end, and its model saved.
 
     Args:
         folder: The run folder.

@@ -90,7 +90,12 @@ def finish(trainer: Trainer, method: UnlearningMethod, data: UnlearningDataModul
     recorder.save(trainer, method)  # a run that goes on behind its last step trains no more
     last = recorder.last
     if last is None or last.step < trainer.global_step or not method.evaluated_fully:
-        trainer.validate(method, datamodule=data, verbose=False)
+        try:
+            trainer.validate(method, datamodule=data, verbose=False)
+        except Exception:  # of a metric, say; whoever ends it from outside lets it go on from its checkpoint
+            recorder.show_model(trainer)
+            raise
+    recorder.show_model(trainer)
     recorder.close()
     show(trainer, recorder.summary(), _report(trainer, recorder))
 

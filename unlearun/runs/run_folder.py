@@ -129,13 +129,17 @@ class RunLogger(TensorBoardLogger):
         self._folder = folder
 
     def go_on(self, step: int) -> None:
-        """Drop what an earlier part of the run wrote of later steps than it goes on from.
+        """Drop what an earlier part of the run wrote of the step that comes next, and of later ones.
+
+        Lightning counts the steps of a training log from 0, so the evaluation after ``step`` steps goes with them.
 
         Args:
-            step: The last one that counts.
+            step: How many steps were taken.
         """
-        if self._experiment is None:
-            self._kwargs["purge_step"] = step + 1
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+        begins = SessionLog(status=SessionLog.START)
+        self.experiment._get_file_writer().add_event(Event(step=step, session_log=begins))
 
     @property
     def version(self) -> str:

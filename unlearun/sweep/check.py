@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unlearun.errors import UnlearunError
@@ -30,14 +31,15 @@ def check(plan: Plan) -> Facts:
         UnlearunError: A key or value is wrong, or the runs would leave nothing to rank.
     """
     check_keys(plan.arguments, plan.keys)
-    return ask([fit_arguments(plan.arguments, values) for values in _samples(plan)])
+    return ask([fit_arguments(plan.arguments, values) for values in _samples(plan)], plan.place)
 
 
-def ask(command_lines: list[list[str]]) -> Facts:
+def ask(command_lines: list[list[str]], directory: Path | None = None) -> Facts:
     """Let a child process, which loads torch, find what `parsing.facts` does.
 
     Args:
         command_lines: Options of fit.
+        directory: Where the runs will begin; None: here.
 
     Raises:
         UnlearunError: What the child says is wrong, or that it broke.
@@ -48,6 +50,7 @@ def ask(command_lines: list[list[str]]) -> Facts:
         capture_output=True,
         text=True,
         check=False,
+        cwd=directory,
     )
     said = done.stdout.strip().splitlines()
     if done.returncode != 0 or not said:

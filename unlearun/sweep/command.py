@@ -117,7 +117,7 @@ def _settle(plan: Plan, chosen: argparse.Namespace, known: bool) -> None:
 def _check_unchanged(sweep: Sweep) -> None:
     """Check that the configs are what they were when the sweep began."""
     for name, digest in sweep.plan.configs.items():
-        if digests([], [name])[name] != digest:
+        if digests([], [name], sweep.plan.place)[name] != digest:
             raise UnlearunError(
                 f"the config {name} has changed since {sweep.folder} began, so that its runs would not be comparable; "
                 "put it back, or start a new sweep with its --grid"

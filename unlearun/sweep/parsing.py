@@ -13,6 +13,7 @@ from unlearun.cli import UnlearunCLI, resolve_configs
 from unlearun.data import UnlearningDataModule
 from unlearun.errors import UnlearunError
 from unlearun.methods import UnlearningMethod
+from unlearun.metrics.catalogue import ALL
 from unlearun.models.loading import locate
 from unlearun.records.evaluation import role_of
 
@@ -84,7 +85,8 @@ def _check_measured(method: UnlearningMethod, data: UnlearningDataModule) -> boo
     for name in method.trained_sets:
         if name not in data.sources:
             raise UnlearunError(f"the method trains on the {name} set, but there is none; add --data.{name} FILE")
-    if data.final_metrics is not None and "forget_quality" not in data.final_metrics:
+    wanted = None if data.final_metrics is None or ALL in data.final_metrics else data.final_metrics
+    if wanted is not None and "forget_quality" not in wanted:
         raise UnlearunError(
             f"data.final_metrics is {data.final_metrics}; a sweep ranks by forget_quality (and model_utility): add it"
         )
@@ -94,8 +96,7 @@ def _check_measured(method: UnlearningMethod, data: UnlearningDataModule) -> boo
             f"evaluated are {', '.join(data.evaluated) or 'no sets'}; a sweep ranks by forget_quality, which needs a "
             "forget set: add --data.forget FILE, or forget to data.evaluation"
         )
-    wanted = data.final_metrics is None or "model_utility" in data.final_metrics
-    return wanted and bool(roles & {"retain", "utility"})
+    return (wanted is None or "model_utility" in wanted) and bool(roles & {"retain", "utility"})
 
 
 def main() -> int:

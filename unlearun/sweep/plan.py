@@ -112,6 +112,12 @@ class Plan:
         """What varies."""
         return list(self.grid or self.search)
 
+    @property
+    def place(self) -> Path:
+        """Where the runs stand: where the user stood when the sweep began, if that is still there."""
+        began = Path(self.directory)
+        return began if began.is_dir() else Path.cwd()
+
     def same_as(self, other: Plan) -> bool:
         """Say whether another plan is the same work, however it is launched and however many are drawn."""
         names = ("arguments", "grid", "search", "sampler", "configs", "directory")
@@ -171,18 +177,20 @@ def check_keys(arguments: Sequence[str], keys: Sequence[str]) -> None:
         raise UnlearunError("--print_config prints, and runs nothing; leave it out")
 
 
-def digests(arguments: Sequence[str], values: Sequence[str] = ()) -> dict[str, str]:
+def digests(arguments: Sequence[str], values: Sequence[str] = (), directory: str | Path = "") -> dict[str, str]:
     """Return a digest of each config file.
 
     Args:
         arguments: Options of fit; those named by ``--config`` are read.
         values: Names of further ones.
+        directory: Where names that are relative begin; the current folder if it is empty.
 
     Raises:
         UnlearunError: There is no such file.
     """
     names = dict.fromkeys([*(name for _, _, name in _configs(arguments)), *values])
-    return {name: hashlib.sha256(find_config(name).read_bytes()).hexdigest()[:16] for name in names}
+    files = {name: find_config(str(path) if (path := Path(directory, name)).is_file() else name) for name in names}
+    return {name: hashlib.sha256(file.read_bytes()).hexdigest()[:16] for name, file in files.items()}
 
 
 def _configs(arguments: Sequence[str]) -> Iterator[tuple[int, int, str]]:

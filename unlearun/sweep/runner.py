@@ -113,7 +113,7 @@ class Runner:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    cwd=self.place,
+                    cwd=self.sweep.plan.place,
                     start_new_session=True,  # Ctrl-C is for us, and we for the children
                     pass_fds=() if self.lock is None else (self.lock,),
                 )
@@ -121,16 +121,10 @@ class Runner:
             raise UnlearunError(f"run {run.number} cannot be started: {error}") from error
         return Child(run, process, slot, log_start, before)
 
-    @property
-    def place(self) -> Path:
-        """Where the runs stand: where the user stood when the sweep began, if that is still there."""
-        began = Path(self.sweep.plan.directory)
-        return began if began.is_dir() else Path.cwd()
-
     def command(self, run: Run) -> list[str]:
         """Return the command of a run, without the launcher."""
         home = self.sweep.home(run)
-        output = home if self.place.samefile(Path.cwd()) else home.absolute()
+        output = home if self.sweep.plan.place.samefile(Path.cwd()) else home.absolute()
         options = fit_arguments(self.sweep.plan.arguments, run.values)
         return [sys.executable, "-m", "unlearun", "fit", *options, "--output_dir", str(output)]
 
