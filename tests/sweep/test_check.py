@@ -82,9 +82,6 @@ def test_a_mistake_is_one_line_before_anything_runs(mistake):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "options", [["--data.final_metrics=[forget_quality]"], ["--data.evaluation={forget: pocket/forget.json}"]]
-)
 @pytest.mark.parametrize("metrics", ["[all]", "[all, fluency]"])
 def test_all_among_others_stands_for_what_it_ranks_by(metrics):
     assert check(Plan([*RMU, f"--data.final_metrics={metrics}"], {"model.gamma": ["1"]}))["utility"]
@@ -104,6 +101,9 @@ def test_a_child_looks_where_the_sweep_began(tmp_path, monkeypatch):
         digests([], ["mine.yaml"])
 
 
+@pytest.mark.parametrize(
+    "options", [["--data.final_metrics=[forget_quality]"], ["--data.evaluation={forget: pocket/forget.json}"]]
+)
 def test_without_model_utility_it_may_run_and_that_is_known(options):
     assert not check(Plan([*RMU, *options], {"model.gamma": ["1"]}))["utility"]
 
