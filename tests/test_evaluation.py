@@ -8,6 +8,7 @@ import sys
 from math import isclose
 
 import pytest
+import yaml
 from conftest import FORGET, RETAIN, make_gpt2, make_llama, make_tokenizer
 from lightning.pytorch import Trainer
 from processes import as_torchrun
@@ -320,6 +321,8 @@ def test_a_cheap_validation_before_the_first_step_leaves_step_zero_alone(tmp_pat
     assert "forget_quality" in texts_and_numbers(folder, 0)[0]
     second = unlearner.run(**run)  # goes on from what the first has left, and counts from 0 again
     assert {file.name for file in (second / "eval").iterdir()} == {"step=0.json", "step=1.json"}
+    configs = [yaml.safe_load((run / "config.yaml").read_text())["model"]["init_args"] for run in (folder, second)]
+    assert configs[0]["model"] != configs[1]["model"] == str(folder / "model")  # what would run this again
 
 
 def test_a_partial_evaluation_says_so_and_is_no_reference(tmp_path):
@@ -333,6 +336,14 @@ def test_a_partial_evaluation_says_so_and_is_no_reference(tmp_path):
     assert method.evaluation is None
     with pytest.raises(UnlearunError, match="cannot be the retain reference"):
         unlearner.evaluate(["ks_forget_quality"], retain_reference=str(folder))
+
+
+def test_a_set_of_which_nothing_was_asked_is_not_partial(tmp_path):
+    unlearner = tiny_unlearner(tmp_path, method="simnpo", final_metrics=["forget_quality"])
+    folder = unlearner.run(num_epochs=1, enable_progress_bar=False)
+    facts = json.loads((folder / "eval" / "step=0.json").read_text())["fingerprint"]["sets"]
+    assert {"forget", "retain"} <= facts.keys()
+    assert not any("partial" in one for one in facts.values())
 
 
 def test_a_broken_model_is_measured_as_broken():
