@@ -62,6 +62,13 @@ def layers_of(name: str) -> list[str]:
     return ["--config", method, *middle, "--config", name]
 
 
+@pytest.mark.parametrize("name", WHOLE)
+def test_no_method_s_config_names_a_layer(name):
+    """It would be that of the pocket model, for whatever model is put on top."""
+    settings = yaml.safe_load((configs_root() / f"{name}.yaml").read_text())["model"]["init_args"]
+    assert [key for key in settings if "layer" in key] == []
+
+
 def test_there_is_a_config_for_each_method():
     classes = {yaml.safe_load((configs_root() / f"{name}.yaml").read_text())["model"]["class_path"] for name in WHOLE}
     assert classes == {method.__name__ for method in METHODS}
