@@ -7,7 +7,7 @@ import re
 # Chinese and Japanese put no spaces between words, so there a character counts as one.
 _ALONE = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 WORD = re.compile(rf"[{_ALONE}]|[^\W{_ALONE}]+")
-# Where the letters of the Latin script end; those for Vietnamese, which stand apart, are left out.
+# Where the letters of the Latin script end, but for those that stand apart, of Vietnamese and others.
 _LAST_LATIN, _VIETNAMESE = "\u024f", ("\u1e00", "\u1eff")
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from unlearun.attacks.victim import Victim
 
 # To be counted up whenever an attack finds something else than before with the same settings.
-FORMAT = 3
+FORMAT = 4
 
 
 def facts_of(victim: Victim) -> dict[str, Any]:

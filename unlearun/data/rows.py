@@ -145,9 +145,8 @@ def join_texts(items: Sequence[Item], where: str) -> list[Item]:
 
 
 def _check(row: Row, keys: Keys, needs_alternate: bool, problems: list[str]) -> Item:
-    topic = _text(row, keys.topic, "topic", problems) if row.values.get(keys.topic) is not None else None
-    # Tables give every row every column, None where there is nothing.
-    if row.values.get(keys.question) is None and row.values.get(keys.text) is not None:
+    topic = _optional_text(row, keys.topic, "topic", problems)
+    if not _has(row, keys.question) and _has(row, keys.text):
         return Item(row.origin, None, _text(row, keys.text, "text_key", problems) or "", topic=topic)
     question = _text(row, keys.question, "question_key", problems) or ""
     perturbed: Sequence[str] = ()
@@ -155,7 +154,7 @@ def _check(row: Row, keys: Keys, needs_alternate: bool, problems: list[str]) -> 
         question, answer, perturbed = _multiple_choice(row, keys, question, problems)
     else:
         answer = _text(row, keys.answer, "answer_key", problems) or ""
-        if row.values.get(keys.perturbed) is not None:
+        if _has(row, keys.perturbed):
             perturbed = _texts(row, keys.perturbed, "perturbed_key", problems)
     alternates: Sequence[str] = ()
     if needs_alternate and keys.alternate is not None:
@@ -165,13 +164,9 @@ def _check(row: Row, keys: Keys, needs_alternate: bool, problems: list[str]) -> 
         question,
         answer,
         alternates,
-        _text(row, keys.paraphrase, "paraphrase_key", problems)
-        if row.values.get(keys.paraphrase) is not None
-        else None,
+        _optional_text(row, keys.paraphrase, "paraphrase_key", problems),
         perturbed,
-        _text(row, keys.short_answer, "short_answer", problems)
-        if row.values.get(keys.short_answer) is not None
-        else None,
+        _optional_text(row, keys.short_answer, "short_answer", problems),
         topic,
     )
 
@@ -196,6 +191,15 @@ def _multiple_choice(row: Row, keys: Keys, question: str, problems: list[str]) -
         lines = [f"{letter}. {choice.strip()}" for letter, choice in zip(letters, choices, strict=True)]
         return "\n".join([question.strip(), *lines]), letters[right], tuple(letters[:right] + letters[right + 1 :])
     return question, "", ()
+
+
+def _has(row: Row, key: str) -> bool:
+    """Say whether a row has a value: tables give every row every column, None where there is nothing."""
+    return row.values.get(key) is not None
+
+
+def _optional_text(row: Row, key: str, setting: str, problems: list[str]) -> str | None:
+    return _text(row, key, setting, problems) if _has(row, key) else None
 
 
 def _text(row: Row, key: str, setting: str, problems: list[str]) -> str | None:
