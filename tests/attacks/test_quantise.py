@@ -6,11 +6,13 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from unlearun.attacks import Quantise
 from unlearun.errors import UnlearunError
 from unlearun.models import load_model, quantisation_hushed
 from unlearun.models.loading import locate
+from unlearun.models.quantised import check_rounded
 from unlearun.records import recovery
 
 pytest.importorskip("bitsandbytes", reason="needs bitsandbytes")
@@ -112,3 +114,15 @@ def test_wrong_arguments_are_explained(victim):
         Quantise([])
     with pytest.raises(UnlearunError, match="metrics lacks probability, by which the attack is measured"):
         Quantise(metrics=["extraction_strength"])
+
+
+def test_a_library_that_rounds_nothing_is_told_of(tmp_path):
+    """GPT-2's layers are Conv1D, which torchao passes by: that nothing came back would be no finding."""
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=64, n_layer=1, n_head=2))
+    model.save_pretrained(tmp_path)
+    assert load_model(str(tmp_path), quantisation="nf4") is not None
+    with pytest.raises(UnlearunError, match=r"no weight of gpt can be kept in int4: torchao rounds none .*Conv1D"):
+        check_rounded("gpt", model, "int4")
+    if find_spec("torchao"):
+        with pytest.raises(UnlearunError, match="torchao rounds none of its layers"):
+            load_model(str(tmp_path), quantisation="int4")

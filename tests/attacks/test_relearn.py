@@ -144,6 +144,7 @@ def test_plain_text_is_relearnt_too(tmp_path):
             r"rows is then \[forget\] alone: put retain into a config of their",
         ),
         ({"metrics": [*Relearn.measured, "probabilty"]}, "there is no metric 'probabilty'. Did you mean 'probability'"),
+        ({"metrics": ["all", "probabilty"]}, "there is no metric 'probabilty'"),
         ({"epochs": 0}, "epochs is 0; it must be a number of at least 1"),
         ({"rows": ["forgotten"]}, "rows is 'forgotten'; it must be one of forget, retain, unrelated"),
         ({"rows": []}, "rows is empty; name some of forget, retain, unrelated"),
@@ -153,3 +154,39 @@ def test_plain_text_is_relearnt_too(tmp_path):
 def test_wrong_arguments_are_explained(settings, said):
     with pytest.raises(UnlearunError, match=said):
         Relearn(**settings)
+
+
+def test_of_long_texts_pieces_are_learnt(tmp_path):
+    """As many pieces as there are forget rows, and not a book for each."""
+    words = "Hesandra Brinquil was born in Heronsby and lives there. "
+    (tmp_path / "texts.json").write_text(json.dumps([{"text": f"{words} {i}"} for i in range(4)]))
+    (tmp_path / "books.json").write_text(json.dumps([{"text": words * 60}, {"text": "He was not. " * 200}]))
+    retain = {"path": str(tmp_path / "books.json"), "joined": True}
+    data = {"forget": str(tmp_path / "texts.json"), "retain": retain, "max_length": 32, "batch_size": 2}
+    victim = Victim("pocket", data)
+    trained, _ = Relearn(["retain"])._choose(victim, "retain")
+    assert len(trained) == 4
+    assert all(len(victim.tokenizer(row["text"]).input_ids) <= 32 for row in trained)
+    outcome = Relearn(["retain", "unrelated"], unrelated=str(tmp_path / "books.json")).run(victim)
+    assert [curve[-1][0] for curve in outcome.curves.values()] == [2, 2]
+
+
+def test_rows_are_learnt_as_their_set_asks_them(made_run, monkeypatch):
+    """In its words, after its examples, with its beginning, and in its length."""
+    forget = str(made_run.parents[1] / "forget.json")
+    shots = [{"question": "Who was first?", "answer": "Ada."}]
+    asked = {"question_template": "Tell me: {question}", "prefill": "Well,", "shots": shots, "chat_template": None}
+    source = {"path": forget, **asked, "max_length": 200, "prompt_template": None}
+    victim = Victim("pocket", {"forget": forget, "evaluation": {"forget": source}, "max_length": 64})
+    seen = []
+
+    def fit(trainer, method, datamodule):
+        datamodule.connect(victim.tokenizer, ("retain",))
+        seen.extend(datamodule.examples("retain"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lightning.pytorch.Trainer.fit", fit)
+    with pytest.raises(KeyboardInterrupt):
+        Relearn(["forget"], share=1).run(victim)
+    assert [list(one.input_ids) for one in seen] == [list(one.input_ids) for one in victim.forget_examples]
+    assert [one.start for one in seen] == [one.start for one in victim.forget_examples]

@@ -123,7 +123,7 @@ def check_metrics(metrics: Sequence[str] | None, measured: Sequence[str]) -> lis
     """
     if metrics is None:
         return None
-    if missing := [name for name in measured if name not in metrics]:
+    if missing := [name for name in measured if name not in metrics and ALL not in metrics]:
         raise UnlearunError(
             f"metrics lacks {missing[0]}, by which the attack is measured; add it, or leave metrics out"
         )

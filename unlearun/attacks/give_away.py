@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -13,6 +14,8 @@ from unlearun.methods import UnlearningMethod
 from unlearun.metrics import ROUGE
 from unlearun.records import FORGET, of_rows, only
 
+log = logging.getLogger(__name__)
+
 METRICS = ("verbatim_memorization", "rouge")
 
 
@@ -22,7 +25,8 @@ class GiveAway(Attack):
     It is measured by the share of rows of which the rest is said word for word, and by the ROUGE-L recall of the rest.
     What is compared is the same rest in what the model says, and said before unlearning, when nothing is given away: it
     must end with the rest, and with all of the word that the rest begins within. A row of which no word is left counts
-    in no way: anyone ends with a full stop.
+    in no way: anyone ends with a full stop. Nor does one whose answer is longer than ``max_new_tokens``, for without
+    help no model was let finish it.
     Teacher-forced metrics would not do: they give away every token but the last already, so that extraction strength
     is the same with and without an attack, but for the length that it is divided by.
 
@@ -48,16 +52,22 @@ class GiveAway(Attack):
         if any(example.item.question is None for example in victim.forget_examples):
             outcome.skipped["all"] = "the rows are plain text, of which the beginning is given away in any case"
             return outcome
+        answers = _sayable(victim)
+        if not answers:
+            outcome.skipped["all"] = (
+                f"every answer is longer than the run's max_new_tokens={_most(victim)}, so no model was let finish one "
+                "without help"
+            )
+            return outcome
         names = {f"{FORGET}_{count}": f"given {count} token{'s' if count > 1 else ''}" for count in self.tokens}
         data = victim.forget_data(
             METRICS, {name: {"given_tokens": count} for name, count in zip(names, self.tokens, strict=True)}
         )
         found = victim.measure(victim.load(UnlearningMethod), data)
         said = {"unlearned": victim.said, "start": victim.said_at_start}
-        answers = {str(example.example_id): example.item.answer.strip() for example in victim.forget_examples}
         for name, way in names.items():
             rest = {key: str(row["answer"]).strip() for key, row in found.examples[name].items()}
-            endings = {key: ending(answers[key], text) for key, text in rest.items() if re.search(r"\w", text)}
+            endings = {key: ending(answer, rest[key]) for key, answer in answers.items() if re.search(r"\w", rest[key])}
             if not endings:
                 outcome.skipped[way] = "no answer has a word left behind that"
                 continue
@@ -66,6 +76,22 @@ class GiveAway(Attack):
                 side: of_the_rest(texts, endings) for side, texts in said.items() if texts is not None
             }
         return outcome
+
+
+def _sayable(victim: Victim) -> dict[str, str]:
+    """Return the answers that a model was let say to their end when nothing was given away, by row."""
+    most, examples = _most(victim), victim.forget_examples
+    answers = {str(one.example_id): one.item.answer.strip() for one in examples if one.labelled - one.ends <= most}
+    if longer := len(examples) - len(answers):
+        log.warning(
+            "give_away: %d of %d rows are left out, for their answers are longer than max_new_tokens=%d",
+            *(longer, len(examples), most),
+        )
+    return answers
+
+
+def _most(victim: Victim) -> int:
+    return victim.plain_data.max_new_tokens(victim.forget_set)
 
 
 def ending(answer: str, rest: str) -> str:

@@ -66,8 +66,8 @@ def _asked_in(victim: Victim, ways: Mapping[str, Mapping[str, Any]]) -> tuple[Un
     """Return the forget rows as sets, one a way to ask, and which set is which way."""
     names = {f"{FORGET}_{number}": way for number, way in enumerate(ways)}
     longest = victim.plain_data.formatter_of(victim.forget_set).max_length + (ROOM if asks_questions(victim) else 0)
-    own = {"max_length": longest} if "max_length" in victim.forget_source() else {}  # which would win
-    data = victim.forget_data(CHEAP, {name: {**ways[way], **own} for name, way in names.items()}, max_length=longest)
+    # Of these sets alone: rows of others, which are read as well, may have been cut to what the model can take.
+    data = victim.forget_data(CHEAP, {name: {**ways[way], "max_length": longest} for name, way in names.items()})
     data.connect(victim.tokenizer, ())
     return data, names
 

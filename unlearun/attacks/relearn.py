@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, TypeAlias
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from unlearun.attacks.base import Attack, Outcome, check_metrics
 from unlearun.attacks.victim import CHEAP, Victim
-from unlearun.data import Source
+from unlearun.data import Example, Source, UnlearningDataModule
 from unlearun.data.answers import answer_text
+from unlearun.data.sources import OPTIONS
 from unlearun.errors import UnlearunError, check_bounds, check_choice
 from unlearun.methods import FineTune
 from unlearun.models import LoRA
@@ -27,8 +31,8 @@ class Relearn(Attack):
     """Fine-tunes the model on a part of the forget rows, on retain rows, or on unrelated ones.
 
     What comes back is measured on the forget rows that were not trained on, all the while. Of retain and unrelated rows
-    as many are drawn as there are forget rows. A retain model that learns the same is the yardstick: what it learns
-    is no recollection.
+    as many are drawn as there are forget rows; of a plain text a row is a piece of ``max_length`` tokens. All are asked
+    as the forget rows are. A retain model that learns the same is the yardstick: what it learns is no recollection.
     Source: Hu 2024 (2406.13356); Deeb and Roger 2024 (2410.08827); steps and learning rate as in Dorna 2025
     (2506.12618).
 
@@ -137,39 +141,35 @@ class Relearn(Attack):
 
     def _choose(self, victim: Victim, kind: Rows) -> tuple[list[dict[str, str]], set[str]]:
         """Return the rows that are trained on, and the ids of the forget rows that are measured, which are others."""
-        examples, formatter = victim.forget_examples, victim.plain_data.formatter_of(victim.forget_set)
+        examples = victim.forget_examples
         draw = random.Random(victim.seed)
         every = {str(example.example_id) for example in examples}
         if kind == FORGET:
-            texts = {
-                str(one.example_id): (
-                    one.item.question,
-                    one.item.answer if one.item.question is not None else answer_text(formatter, one),
-                )
-                for one in examples
-            }
+            pairs = _texts(victim.plain_data, victim.forget_set, examples)
+            texts = dict(zip((str(one.example_id) for one in examples), pairs, strict=True))
             if self.share == 1:
-                return [self._row(victim, *pair) for pair in texts.values()], every
+                return [_row(victim, *pair) for pair in pairs], every
             # some are left to be measured
             count = max(1, min(round(self.share * len(examples)), len(examples) - 1))
             trained = [texts[str(one.example_id)] for one in draw.sample(examples, count)]
             kept = {key for key, pair in texts.items() if pair not in trained}
-            return [self._row(victim, *pair) for pair in trained], kept
-        if kind == "retain":
-            items = victim.plain_data.read().get("retain", [])
-        else:
-            try:
-                data = victim.datamodule(forget=self.unrelated, evaluation={}, retain=None, **_PLAIN_KEYS)
-                items = data.read()[FORGET]
-            except UnlearunError as error:
-                raise UnlearunError(str(error).replace("the forget set", "unrelated", 1)) from error
-        some = draw.sample(list(items), min(len(items), len(examples)))
-        return [self._row(victim, item.question, item.answer) for item in some], every
+            return [_row(victim, *pair) for pair in trained], kept
+        data, name = victim.plain_data, "retain"
+        if kind == "unrelated":
+            data, name = self._read_unrelated(victim), FORGET
+        elif name not in data.sources:
+            return [], every
+        others = data.examples(name)
+        some = draw.sample(others, min(len(others), len(examples)))
+        return [_row(victim, *pair) for pair in _texts(data, name, some)], every
 
-    def _row(self, victim: Victim, question: str | None, answer: str) -> dict[str, str]:
-        """Write a row as the datamodule of the victim reads it."""
-        keys = victim.plain_data.common.keys
-        return {keys.text: answer} if question is None else {keys.question: question, keys.answer: answer}
+    def _read_unrelated(self, victim: Victim) -> UnlearningDataModule:
+        try:
+            data = victim.datamodule(forget=self.unrelated, evaluation={}, retain=None, **_PLAIN_KEYS)
+            data.connect(victim.tokenizer, ())
+        except UnlearunError as error:
+            raise UnlearunError(str(error).replace("the forget set", "unrelated", 1)) from error
+        return data
 
     def _relearn(
         self, victim: Victim, rows: list[dict[str, str]], kept: set[str]
@@ -178,14 +178,6 @@ class Relearn(Attack):
         method.optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": self.learning_rate}}
         batch_size = self.batch_size or victim.plain_data.batch_size
         steps = -(-len(rows) // batch_size) * self.epochs
-        data = victim.forget_data(
-            CHEAP,
-            forget=None,
-            retain=rows,
-            batch_size=batch_size,
-            validation_metrics=list(CHEAP),
-            **_template_of(victim),
-        )
         curve = Curve(self.measured, kept)
         trainer = victim.trainer(
             max_epochs=self.epochs,
@@ -194,7 +186,17 @@ class Relearn(Attack):
             num_sanity_val_steps=0,
             callbacks=[curve],
         )
-        trainer.fit(method, datamodule=data)
+        with TemporaryDirectory() as folder:  # rows in memory could not carry the options of their set
+            file = Path(folder) / "rows.json"
+            file.write_text(json.dumps(rows), encoding="utf-8")
+            data = victim.forget_data(
+                CHEAP,
+                forget=None,
+                retain={"path": str(file), **_asked_like_forget(victim)},
+                batch_size=batch_size,
+                validation_metrics=list(CHEAP),
+            )
+            trainer.fit(method, datamodule=data)
         before = [mean_of(victim.unlearned, column, kept) for column in self.measured]
         after = victim.measure_forgetting(method, self.metrics)
         points = [(0, before[0], before[1]), *curve.points]
@@ -241,8 +243,23 @@ _PLAIN_KEYS: Mapping[str, Any] = {
 }
 
 
-def _template_of(victim: Victim) -> dict[str, Any]:
-    """Return how the forget rows are asked, where their set says so itself: those that are learnt are asked alike."""
-    own = victim.forget_source()
-    names = ("prompt_template", "system_prompt", "chat_template", "chat_template_kwargs")
-    return {name: own[name] for name in names if name in own}
+def _texts(data: UnlearningDataModule, name: str, examples: Sequence[Example]) -> list[tuple[str | None, str]]:
+    """Return question and answer of each row, or no question and the text of a piece."""
+    formatter = data.formatter_of(name)
+    return [
+        (one.item.question, one.item.answer if one.item.question is not None else answer_text(formatter, one))
+        for one in examples
+    ]
+
+
+def _row(victim: Victim, question: str | None, answer: str) -> dict[str, str]:
+    """Write a row as the forget set is read."""
+    data = victim.plain_data
+    keys = data.options[data.evaluated[victim.forget_set]].keys
+    return {keys.text: answer} if question is None else {keys.question: question, keys.answer: answer}
+
+
+def _asked_like_forget(victim: Victim) -> dict[str, Any]:
+    """Return what the source of the forget set says of how its rows are asked; texts are cut into rows already."""
+    own = {name: value for name, value in victim.forget_source().items() if name in OPTIONS}
+    return {**own, "min_characters": 1, "joined": False}

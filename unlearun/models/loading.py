@@ -15,7 +15,7 @@ import torch
 
 from unlearun.errors import UnlearunError, closest
 from unlearun.hub import hub_or_cache
-from unlearun.models.quantised import Quantisation, keep_unpacked, quantisation_hushed, quantising
+from unlearun.models.quantised import Quantisation, check_rounded, keep_unpacked, quantisation_hushed, quantising
 from unlearun.models.soundness import check_causal, check_complete, check_files, check_tokenizer, explained
 from unlearun.shipped import find_asset
 
@@ -220,6 +220,8 @@ def load_model(
     loaded: PreTrainedModel = made[0]
     check_complete(model, loaded, made[1])
     check_causal(model, loaded)
+    if four_bit or quantisation:
+        check_rounded(model, loaded, quantisation or "nf4")
     if how:
         _clear_quantisation(loaded)
     if four_bit:

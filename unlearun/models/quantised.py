@@ -75,6 +75,25 @@ def _settings(kind: Quantisation, dtype: torch.dtype) -> Any:  # noqa: ANN401 - 
         return TorchAoConfig(quant_type=IntxWeightOnlyConfig(weight_dtype=four_bits, granularity=PerGroup(GROUP)))
 
 
+def check_rounded(name: str, model: PreTrainedModel, kind: Quantisation) -> None:
+    """Check that there are weights of few bits at all: a library passes by, without a word, what it does not know.
+
+    Args:
+        name: What the user called the model.
+        model: As it was loaded.
+        kind: What its weights should be kept in.
+
+    Raises:
+        UnlearunError: All are as they were.
+    """
+    if all(weight.is_floating_point() and type(weight.data) is torch.Tensor for weight in model.parameters()):
+        layers = sorted({type(module).__name__ for module in model.modules() if hasattr(module, "weight")})
+        raise UnlearunError(
+            f"no weight of {name} can be kept in {kind}: {_PACKAGES[kind][0]} rounds none of its layers "
+            f"({', '.join(layers)})"
+        )
+
+
 def keep_unpacked(model: PreTrainedModel) -> None:
     """Keep bitsandbytes from packing weights anew for the CPU when they first run without a gradient.
 
