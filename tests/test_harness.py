@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from importlib.util import find_spec
+from pathlib import Path
 from statistics import fmean
 
 import pytest
@@ -186,3 +187,11 @@ def test_what_is_wrong_is_said_before_anything_takes_time(task, tmp_path, capsys
         assert said in capsys.readouterr().err
     assert main(["lm-eval", "pocket", "/nope/y", "--tasks", "capitals"]) == 2
     assert "/nope/y" in capsys.readouterr().err
+
+
+@needs_it
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that not even root can write to")
+def test_where_nothing_can_be_written_it_says_so_first(task, capsys):
+    command = ["lm-eval", "pocket", "--tasks", "capitals", "--include_path", "tasks", "--output", "/proc/results.json"]
+    assert main(command) == 2
+    assert "/proc cannot be written to" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from unlearun.arguments import OneLineParser
 from unlearun.errors import UnlearunError, closest
 from unlearun.shipped import copy_configs
+from unlearun.terminal import say
 
 TRAINER_COMMANDS = {
     "fit": "unlearn: train, evaluate before and after, write a run folder",
@@ -59,11 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
-        sys.stdout.write(_usage())
+        say(_usage().rstrip("\n"))
         return 0
     command, rest = arguments[0], arguments[1:]
     if command == "--version":
-        sys.stdout.write(f"unlearun {version('unlearun')}\n")
+        say(f"unlearun {version('unlearun')}")
         return 0
     if command == "configs":
         return _configs(rest)
@@ -116,7 +117,7 @@ def _configs(arguments: list[str]) -> int:
     parser = OneLineParser("unlearun configs", description="Copy the shipped configs into a folder.")
     parser.add_argument("folder", metavar="DIR", help="where to; files that stand there are never overwritten")
     for file in copy_configs(parser.parse_args(arguments).folder):
-        sys.stdout.write(f"{file}\n")
+        say(str(file))
     return 0
 
 
@@ -130,8 +131,8 @@ def _methods(arguments: list[str]) -> int:
     from unlearun.methods.catalogue import describe, listing
 
     entries = [describe(cls) for cls in (map(find_method, chosen.name) if chosen.name else METHODS)]
-    text = json.dumps([entry._asdict() for entry in entries], ensure_ascii=False) if chosen.json else listing(entries)
-    sys.stdout.write(f"{text}\n")
+    text = json.dumps([entry._asdict() for entry in entries]) if chosen.json else listing(entries)
+    say(text)
     return 0
 
 
@@ -145,7 +146,7 @@ def _export(arguments: list[str]) -> int:
     from unlearun.models import export_checkpoint
 
     target = export_checkpoint(chosen.checkpoint, chosen.folder, chosen.tokenizer, chosen.adapter)
-    sys.stdout.write(f"{target}\n")
+    say(str(target))
     return 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,6 +21,7 @@ from unlearun.models.export import read_checkpoint
 from unlearun.models.loading import locate
 from unlearun.own_code import look_here
 from unlearun.shipped import check_config, configs_root, find_config
+from unlearun.terminal import say
 
 EPILOG = (
     f"Methods: {', '.join(method.__name__ for method in METHODS)}. "
@@ -222,7 +222,7 @@ def run(command: str, arguments: list[str]) -> None:
         arguments = [*arguments] if arguments else ["--help"]
         cli = UnlearunCLI(arguments, run=False)
         cli.datamodule.connect(cli.model.tokenizer, cli.model.trained_sets, cli.model.alternate)
-        sys.stdout.write(f"{preview(cli.datamodule)}\n")
+        say(preview(cli.datamodule))
         return
     if command in ("validate", "test") and not any(argument.startswith("--verbose") for argument in arguments):
         arguments = [*arguments, "--verbose", "false"]  # our table says more than Lightning's
@@ -230,7 +230,7 @@ def run(command: str, arguments: list[str]) -> None:
         with runs.interruptible(), runs.running_trainer():
             UnlearunCLI([command, *method_help(arguments)])
     except _Finished as end:
-        sys.stdout.write(f"{end}\n")
+        say(str(end))
 
 
 def name_model(arguments: list[str]) -> list[str]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from unlearun.errors import UnlearunError
 
 
 def exists(file: Path) -> bool:
@@ -60,3 +63,20 @@ def _to_disk(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def check_writable(folder: Path) -> None:
+    """Check, before anything takes time, that files can be written into a folder, which is made if need be.
+
+    Args:
+        folder: Where they will go.
+
+    Raises:
+        UnlearunError: They cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UnlearunError(f"{folder} cannot be written to: {error.strerror}") from error

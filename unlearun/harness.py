@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -14,9 +13,10 @@ from typing import Any
 
 from unlearun.arguments import OneLineParser
 from unlearun.errors import UnlearunError, check_bounds, closest
-from unlearun.files import write_whole
+from unlearun.files import check_writable, write_whole
 from unlearun.records import number, text_table
 from unlearun.records.task_results import FILE, QUESTIONS, add_task_results
+from unlearun.terminal import say
 
 INSTALL = "lm-eval needs the package lm-eval; pip install 'unlearun[lm-eval]'"
 BOOTSTRAPS = 100  # of metrics whose standard error has no formula; with 0 none has one
@@ -50,12 +50,11 @@ def main(arguments: Sequence[str]) -> int:
     for model in chosen.models:
         found[model] = evaluate(model, tasks, **settings)
         kept[model] = {task: {"metrics": values, "settings": told} for task, values in found[model].items()}
-        folder = Path(model)
-        if (folder / "config.yaml").is_file() and (folder / "model").is_dir():
-            add_task_results(folder, kept[model])  # at once: the next may fail, after hours
+        if _is_run(model):
+            add_task_results(Path(model), kept[model])  # at once: the next may fail, after hours
         if chosen.output:
             write_whole(chosen.output, json.dumps(kept, indent=1) + "\n")
-    sys.stdout.write(f"{results_table(found)}\n")
+    say(results_table(found))
     return 0
 
 
@@ -63,7 +62,10 @@ def _told(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return those of the settings that change a result, and the harness's version."""
     from importlib.metadata import version
 
-    return {name: settings[name] for name in TELLING} | {"lm-eval": version("lm-eval")}
+    from unlearun.models.loading import lasting_name
+
+    told = {name: settings[name] for name in TELLING} | {"lm-eval": version("lm-eval")}
+    return told | {"tokenizer": told["tokenizer"] and lasting_name(told["tokenizer"])}
 
 
 def _check_places(chosen: Any) -> None:  # noqa: ANN401 - argparse's namespace
@@ -79,6 +81,13 @@ def _check_places(chosen: Any) -> None:  # noqa: ANN401 - argparse's namespace
         raise UnlearunError(f"--output {output} cannot be written: it is a folder, or lies in a file; name a file")
     for model in chosen.models:
         locate(model)
+    for folder in (*(Path(model) for model in chosen.models if _is_run(model)), *([output.parent] if output else [])):
+        check_writable(folder)
+
+
+def _is_run(model: str) -> bool:
+    """Say whether results are kept where a model was named: in a run folder."""
+    return (Path(model) / "config.yaml").is_file() and (Path(model) / "model").is_dir()
 
 
 def evaluate(

@@ -508,3 +508,11 @@ def test_a_config_with_odd_values_is_no_traceback(run, nothing, capsys):
         (run / "config.yaml").write_text(yaml.safe_dump({**config, **change}))
         assert main(["attack", str(run), "--attacks", str(nothing)]) in (0, 2)
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_number_may_be_written_as_in_any_config(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("class_path: Relearn\ninit_args:\n  learning_rate: 1e-4\n  metrics: [all, fluency]\n")
+    name, made, config = read_attack(str(file))
+    assert (name, made.learning_rate, made.metrics) == ("mine", 1e-4, ["all", "fluency"])
+    assert config["init_args"]["learning_rate"] == 1e-4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import yaml
 
 from unlearun.attacks import GiveAway, Victim, attack, read_victim
 from unlearun.attacks.attacking import own_gold
+from unlearun.attacks.facts import digest_of_weights
 from unlearun.attacks.runner import Named, carry_out
 from unlearun.records import Evaluation
 from unlearun.shipped import configs_root
@@ -84,3 +86,54 @@ def test_what_was_measured_in_another_precision_is_measured_anew(run):
         for precision in ("32-true", "64-true")
     )
     assert kept - anew == pytest.approx(0.12)
+
+
+def test_a_run_that_only_measured_has_its_model_for_a_yardstick_whatever_its_method(run, tmp_path):
+    """As `unlearun validate --config npo --model.model MODEL` leaves it; a fit that has lost its model is none."""
+    kept = tmp_path / "validated" / "1"
+    (kept / "eval").mkdir(parents=True)
+    shutil.copy(run / "eval" / "step=5.json", kept / "eval" / "step=0.json")
+    config = {"model": {"class_path": "unlearun.NPO", "init_args": {"model": "pocket-gold"}}, "ckpt_path": None}
+    (kept / "config.yaml").write_text(yaml.safe_dump(config))
+    change(run, retain_reference=str(kept))
+    assert own_gold(read_victim(run)) == "pocket-gold"
+    (kept / "config.yaml").write_text(yaml.safe_dump({**config, "ckpt_path": "some.ckpt"}))
+    assert own_gold(read_victim(run)) is None
+    (kept / "config.yaml").write_text(yaml.safe_dump(config))
+    shutil.copy(run / "eval" / "step=5.json", kept / "eval" / "step=5.json")
+    assert own_gold(read_victim(run)) is None
+
+
+def test_a_yardstick_without_weights_is_none(run, tmp_path):
+    """Found before anything is attacked, not after hours."""
+    reference = Path(shutil.copytree(run, tmp_path / "reference" / "1"))
+    change(run, retain_reference=str(reference))
+    assert own_gold(read_victim(run)) == str(reference)
+    for file in (reference / "model").glob("*.safetensors"):
+        file.unlink()
+    assert own_gold(read_victim(run)) is None
+
+
+def test_retain_rows_that_are_not_evaluated_count_too(run, tmp_path):
+    """Relearning and examples before a question take them, whatever stands in for them in the evaluation."""
+    data = yaml.safe_load((run / "config.yaml").read_text())["data"]
+    retain = tmp_path / "retain.json"
+    shutil.copy(data["retain"], retain)
+    change(run, retain=str(retain), evaluation={"forget": data["forget"], "retain": data["retain"]})
+    before = read_victim(run).facts
+    retain.write_text(json.dumps(json.loads(retain.read_text())[:-1]))
+    assert read_victim(run).facts != before
+
+
+def test_the_base_of_an_adapter_is_part_of_the_model(tmp_path):
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    base.mkdir()
+    adapter.mkdir()
+    (base / "config.json").write_text("{}")
+    (base / "model.safetensors").write_bytes(b"one")
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    (adapter / "adapter_model.safetensors").write_bytes(b"small")
+    before = digest_of_weights(str(adapter))
+    assert before == digest_of_weights(str(adapter))
+    (base / "model.safetensors").write_bytes(b"two")
+    assert digest_of_weights(str(adapter)) != before

@@ -125,11 +125,19 @@ def fit(folder: Path, arguments: Sequence[str]) -> dict[str, Any]:
         found: dict[str, Any] = {"failed": [*said, *errors][-1].removeprefix("unlearun: error: ")}
     else:
         found = {"run": str(next(file.parent for file in folder.rglob("config.yaml")))}
-    found |= {"seconds": time.perf_counter() - start, **told.recv(), "whole": begun is None}
+    found |= {"seconds": time.perf_counter() - start, **_told(told), "whole": begun is None}
     if "run" in found:
         shutil.rmtree(Path(found["run"]) / "checkpoints", ignore_errors=True)  # 1.6 GB, and of no more use
         write_whole(done, json.dumps(found))
     return found
+
+
+def _told(told: Connection) -> dict[str, Any]:
+    """Return what a run has told of itself; one that ended by a fault has told nothing."""
+    try:
+        return told.recv()
+    except EOFError:
+        return {}
 
 
 def _command(arguments: Sequence[str], where: str, file: str, tell: Connection) -> None:

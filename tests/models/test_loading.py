@@ -12,7 +12,7 @@ from transformers.utils import logging as transformers_logging
 
 from unlearun.errors import UnlearunError
 from unlearun.models import load_model, load_tokenizer, save_folder
-from unlearun.models.loading import locate
+from unlearun.models.loading import lasting_name, locate
 from unlearun.shipped import ASSETS
 
 IDS = torch.arange(12).reshape(2, 6)
@@ -308,3 +308,12 @@ def test_gguf_without_the_package(tmp_path, monkeypatch):
     monkeypatch.setattr("unlearun.models.soundness.find_spec", lambda _name: None)
     with pytest.raises(UnlearunError, match=r"pip install 'unlearun\[gguf\]'"):
         load_model(str(tmp_path / "tiny.gguf"))
+
+
+def test_a_name_is_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models" / "tiny").mkdir(parents=True)
+    (tmp_path / "tiny.gguf").write_text("")
+    assert lasting_name("models/tiny") == str(tmp_path / "models" / "tiny")
+    assert lasting_name("tiny.gguf") == str(tmp_path / "tiny.gguf")
+    assert [lasting_name(name) for name in ("pocket", "acme/tiny@v1", "")] == ["pocket", "acme/tiny@v1", ""]

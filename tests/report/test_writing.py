@@ -9,6 +9,7 @@ import yaml
 from report_runs import bad_run, evaluation, good_run, make_run
 
 from unlearun.__main__ import main
+from unlearun.records.task_results import add_task_results
 from unlearun.report.card import card
 from unlearun.report.markdown import comparison_markdown, run_markdown
 from unlearun.report.reported_run import read_runs
@@ -181,3 +182,12 @@ def test_the_card_of_a_pinned_model_says_which_revision_it_was(tmp_path, monkeyp
     assert "# acme/tiny@v1 after unlearning" in card(found)
     (tmp_path / "acme" / "tiny@v1").mkdir(parents=True)
     assert "base_model" not in card(found)
+
+
+def test_the_card_names_no_place_of_a_tokenizer(tmp_path):
+    run = good_run(tmp_path / "npo" / "1")
+    settings = {"dtype": "float32", "tokenizer": "/home/me/words"}
+    add_task_results(run, {"arc": {"metrics": {"acc": 0.5}, "settings": settings}})
+    (found,) = read_runs([run])
+    assert "with the tokenizer of words" in card(found)
+    assert "/home" not in card(found)

@@ -102,3 +102,25 @@ def test_a_missing_optuna_says_what_to_install(monkeypatch):
     monkeypatch.setattr("unlearun.sweep.search.find_spec", lambda name: None)
     with pytest.raises(UnlearunError, match=r"needs the package optuna; pip install 'unlearun\[sweep\]'"):
         need_optuna()
+
+
+@pytest.mark.parametrize(("status", "state"), [(DIVERGED, "COMPLETE"), (FAILED, "FAIL")])
+def test_what_was_tried_again_is_told_again(tmp_path, status, state):
+    """Else the search would keep away from values that were good in the end."""
+    sweep = make(tmp_path, 3)
+    search = Search(sweep)
+    run = search.next()
+    run.status, run.reason = status, "it was so"
+    search.ended(run)
+    sweep.again(retry=True)
+    sweep.save()
+    search = Search(open_sweep(tmp_path))
+    run = search.next()
+    finish(search, run)
+    first, second = search.study.trials
+    assert (first.state.name, second.state.name) == (state, "COMPLETE")
+    assert second.params == first.params
+    assert second.value == pytest.approx(2 * run.forget_quality / (1 + run.forget_quality))
+    assert open_sweep(tmp_path).plan.runs[0].trial == 1
+    search.ended(run)  # as after a kill before the plan was written
+    assert len(search.study.trials) == 2

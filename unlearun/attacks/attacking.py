@@ -11,12 +11,12 @@ from typing import Any
 from unlearun import runs as runs_of
 from unlearun.attacks.configs import read_attack, shipped_attacks
 from unlearun.attacks.facts import digest_of
-from unlearun.attacks.runner import Named, carry_out, check_writable, earlier, without_attack
+from unlearun.attacks.runner import Named, carry_out, earlier, without_attack
 from unlearun.attacks.table import GOLD
 from unlearun.attacks.victim import Victim
 from unlearun.attacks.victim_of_run import has_weights, read_victim
 from unlearun.errors import UnlearunError, check_choice, shown
-from unlearun.methods import UnlearningMethod
+from unlearun.files import check_writable
 from unlearun.models import load_tokenizer
 from unlearun.models.loading import locate
 from unlearun.own_code import look_here
@@ -49,7 +49,6 @@ NO_GOLD_MODEL = (
 )
 PRECISIONS = ("32-true", "16-true", "16-mixed", "bf16-true", "bf16-mixed", "64-true")
 POCKET_RECORDS = "pocket/gold_records.json"
-MEASURED_ALONE = UnlearningMethod.__name__  # the class of a run of validate
 
 
 def attack(
@@ -202,7 +201,7 @@ def own_gold(victim: Victim) -> str | None:
     if model == str(run) and not (run / "model").is_dir():
         return None
     try:
-        locate(model)
+        _check_weights(model, reference)
     except UnlearunError:
         return None
     return model
@@ -221,10 +220,7 @@ def _check_gold(named: str, attacked: Sequence[Path]) -> str:
     model = _model_of(named)
     try:
         load_tokenizer(model)
-        where, how = locate(model)
-        folder = Path(where)
-        if folder.is_dir() and not how and not has_weights(folder):
-            raise UnlearunError(f"{named} has no weights")
+        folder = _check_weights(model, named)
     except UnlearunError as error:
         raise UnlearunError(f"--gold: {error}") from error
     if any(folder.resolve() in (run.resolve(), (run / "model").resolve()) for run in attacked):
@@ -234,16 +230,32 @@ def _check_gold(named: str, attacked: Sequence[Path]) -> str:
     return model
 
 
+def _check_weights(model: str, named: str) -> Path:
+    """Return where a model lies, or its hub id, if it has weights there.
+
+    Args:
+        model: See `locate`.
+        named: What the user named.
+
+    Raises:
+        UnlearunError: It has none, or is not there.
+    """
+    where, how = locate(model)
+    folder = Path(where)
+    if folder.is_dir() and not how and not has_weights(folder):
+        raise UnlearunError(f"{named} has no weights")
+    return folder
+
+
 def _model_of(named: str) -> str:
     """Return the model that a run of validate was about, which has none in its folder; any other name as it is."""
     folder = Path(named)
-    if any((folder / inner).exists() for inner in ("model", "config.json")):
-        return named
-    model = (runs_of.read_config(folder) or {}).get("model")
-    if not isinstance(model, Mapping):
-        return named
-    if str(model.get("class_path", "")).rpartition(".")[2] not in ("", MEASURED_ALONE):
-        return named  # a fit, whose own model is not the one that it began with
+    if any((folder / inner).exists() for inner in ("model", "checkpoints", "config.json")):
+        return named  # a model, or a fit, whose own is not the one that it began with
+    config = runs_of.read_config(folder) or {}
+    model = config.get("model")
+    if not isinstance(model, Mapping) or config.get("ckpt_path") or any(evaluation_files(folder)):
+        return named  # what was measured is not the model as it was loaded
     settings = model.get("init_args")
     name = settings.get("model") if isinstance(settings, Mapping) else None
     return name if isinstance(name, str) else named

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from unlearun.attacks.attacking import FOLDER, attack, report_folder
 from unlearun.attacks.configs import shipped_attacks
 from unlearun.attacks.table import details_table, judgement_table, standings_table
 from unlearun.report.attacks import looked_into
+from unlearun.terminal import say
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     with runs.interruptible(), runs.ended_by_sigterm():
         standings = attack(chosen.runs, chosen.attacks, chosen.gold, chosen.output, chosen.precision, chosen.again)
     if chosen.json:
-        sys.stdout.write(f"{json.dumps([one.to_json() for one in standings], ensure_ascii=False)}\n")
+        say(json.dumps([one.to_json() for one in standings]))
         return 0
     parts = [standings_table(standings)]
     parts += [details_table(standings[0])] if len(standings) == 1 and standings[0].tried else []
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     skipped = dict.fromkeys(f"not tried: {what}: {why}" for one in standings for what, why in one.skipped.items())
     parts += ["\n".join(skipped)] if skipped else []
     page = report_folder(chosen.runs, chosen.output) / "report.html"
-    sys.stdout.write("\n\n".join([*parts, f"report: {page}"]) + "\n")
+    say("\n\n".join([*parts, f"report: {page}"]))
     return 0
 
 

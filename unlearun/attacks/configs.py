@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, get_loader
 
 from unlearun.attacks.base import Attack
 from unlearun.errors import UnlearunError, closest, shown
@@ -45,7 +44,8 @@ def read_attack(name: str) -> tuple[str, Attack, dict[str, Any]]:
             f"an attack cannot be called {file.stem!r}, for a file of a run has that name; rename {file}"
         )
     check_config(file)
-    stored: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
+    # By the rules that other configs are read by: 1e-4 is a number.
+    stored: Any = get_loader("yaml")(file.read_text(encoding="utf-8"))
     try:
         return file.stem, *make_attack(stored)
     except UnlearunError as error:

@@ -7,14 +7,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unlearun.models.loading import locate
-from unlearun.records import role_of
+from unlearun.models.loading import ADAPTER_FILE, belonging, locate
 
 if TYPE_CHECKING:
     from unlearun.attacks.victim import Victim
 
 # To be counted up whenever an attack finds something else than before with the same settings.
-FORMAT = 4
+FORMAT = 5
 
 
 def facts_of(victim: Victim) -> dict[str, Any]:
@@ -26,11 +25,11 @@ def facts_of(victim: Victim) -> dict[str, Any]:
     described = victim.plain_data.describe()
     described.pop("cautions")
     trained = {name: str(victim.data.get(name)) for name in ("forget", "retain", "batch_size", "final_metrics", "root")}
-    if not any(role_of(name) == "retain" for name in described["sets"]):  # attacks read it all the same
-        trained["retain rows"] = digest_of([repr(item) for item in victim.plain_data.read().get("retain", ())])
+    # Attacks read it all, whichever of its rows are evaluated, or others in their stead.
+    trained["retain rows"] = digest_of([repr(item) for item in victim.plain_data.read().get("retain", ())])
     return {
         "format": FORMAT,
-        "model": _weights(victim.model),
+        "model": digest_of_weights(victim.model),
         "data": described,
         "trained": trained,
         "precision": str(victim.precision),
@@ -39,8 +38,12 @@ def facts_of(victim: Victim) -> dict[str, Any]:
     }
 
 
-def _weights(model: str) -> str:
-    """Return a digest of a model's files; of one that is no folder, its name."""
+def digest_of_weights(model: str) -> str:
+    """Return a digest of a model's files, of an adapter with those of its base; of one that is no folder, its name.
+
+    Args:
+        model: See `locate`.
+    """
     where, how = locate(model)
     folder = Path(where)
     if not folder.is_dir():
@@ -54,6 +57,9 @@ def _weights(model: str) -> str:
         with file.open("rb") as opened:
             while block := opened.read(1 << 24):
                 state.update(block)
+    if (folder / ADAPTER_FILE).is_file():
+        with belonging(folder) as base:
+            state.update(digest_of_weights(base).encode())
     return state.hexdigest()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from unlearun.attacks.configs import make_attack
 from unlearun.attacks.facts import digest_of
 from unlearun.attacks.victim import Victim
 from unlearun.errors import UnlearunError
+from unlearun.files import check_writable
 from unlearun.models import quantisation_hushed
 from unlearun.packages import is_installed_now
 from unlearun.records import Attacked, Evaluation
@@ -157,23 +157,6 @@ def quietly() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def check_writable(folder: Path) -> None:
-    """Check, before anything takes time, that files can be written into a folder, which is made if need be.
-
-    Args:
-        folder: Where they will go.
-
-    Raises:
-        UnlearunError: They cannot.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UnlearunError(f"{folder} cannot be written to: {error.strerror}") from error
 
 
 def _key(victim: Victim, named: Named) -> str:

@@ -162,7 +162,8 @@ def lasting_name(model: str) -> str:
         model: See `locate`.
     """
     path = Path(model)
-    return str(path.resolve()) if path.is_dir() else model
+    here = bool(model) and (path.is_dir() or (path.suffix == ".gguf" and path.is_file()))
+    return str(path.resolve()) if here else model
 
 
 def base_name(model: str) -> str:

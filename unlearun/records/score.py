@@ -18,6 +18,7 @@ from unlearun.records.reference import check_fit, read_reference
 from unlearun.records.results import Results
 from unlearun.records.scores import Score
 from unlearun.records.summary import summarise
+from unlearun.terminal import say
 
 KINDS = {"open-unlearning": "OpenUnlearning's TOFU_EVAL.json", "tofu": "TOFU's eval_log_aggregated.json"}
 RECORDS = (
@@ -47,9 +48,9 @@ def main(arguments: Sequence[str]) -> int:
         raise UnlearunError(f"{chosen.records} holds no value that a metric is made of")
     if chosen.json:
         finite = {name: value if math.isfinite(value) else None for name, value in evaluation.summary.items()}
-        _print(json.dumps(finite, indent=1))
+        say(json.dumps(finite, indent=1))
     else:
-        _print(f"{describe(evaluation)}\n\n{Results.of(evaluation)}")
+        say(f"{describe(evaluation)}\n\n{Results.of(evaluation)}")
     return 0
 
 
@@ -117,12 +118,6 @@ def describe(evaluation: Evaluation) -> str:
     made = [f"{key} {facts[key]}" for key in ("model", "method") if facts.get(key)]
     rows = [f"{name} {len(records)}" for name, records in evaluation.examples.items()]
     return "\n".join([", ".join([kind, *made]), f"rows: {', '.join(rows) or 'none'}"])
-
-
-def _print(text: str) -> None:
-    """Print a line, with ? for what the terminal cannot show."""
-    encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(f"{text.encode(encoding, 'replace').decode(encoding)}\n")
 
 
 def _warn(message: str) -> None:

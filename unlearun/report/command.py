@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from unlearun.arguments import OneLineParser
 from unlearun.report.writing import write_report
+from unlearun.terminal import say
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -32,5 +32,5 @@ def main(arguments: Sequence[str]) -> int:
         "--output", metavar="DIR", type=Path, help="where to; default: the run folder, or the folder that holds all"
     )
     chosen = parser.parse_args(arguments)
-    sys.stdout.write(f"{write_report(chosen.runs, chosen.output)}\n")
+    say(str(write_report(chosen.runs, chosen.output)))
     return 0

@@ -101,7 +101,7 @@ def _standings(runs: list[ReportedRun]) -> list[str]:
     cells = [
         [row.name, *(shown(value) for value in (*row.scores, row.robustness, *row.shares)), row.weakest] for row in rows
     ]
-    return ["## Is it really gone?", table(header, cells), SAID, other_attacks(standings)]
+    return ["## Is it really gone?", table(header, cells), SAID, plain_cell(other_attacks(standings))]
 
 
 def tasks_of(runs: list[ReportedRun], names: list[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from unlearun.records.task_results import QUESTIONS, read_task_results
@@ -69,10 +70,19 @@ def how_asked(settings: Mapping[str, Any], questions: float | None) -> str:
         f"{examples} before each (seed {settings.get('random_seed', 0)})" if shots is not None else "",
         "through the chat template" if settings.get("chat") else "",
         str(settings.get("dtype") or ""),
-        f"with the tokenizer of {settings['tokenizer']}" if settings.get("tokenizer") else "",
+        f"with the tokenizer of {_without_place(settings['tokenizer'])}" if settings.get("tokenizer") else "",
         f"lm-eval {settings['lm-eval']}" if settings.get("lm-eval") else "",
     ]
     return ", ".join(word for word in words if word)
+
+
+def _without_place(name: str) -> str:
+    """Leave a name of the hub as it is, and of a folder its last part, for the card is read elsewhere.
+
+    >>> _without_place("org/tiny"), _without_place("/home/me/models/tiny")
+    ('org/tiny', 'tiny')
+    """
+    return Path(name).name if Path(name).is_absolute() else name
 
 
 def _limited(limit: object) -> str:

@@ -17,7 +17,7 @@ from unlearun.data import UnlearningDataModule
 from unlearun.files import write_whole
 from unlearun.methods import UnlearningMethod
 from unlearun.methods.strategies import hides_weights, whole_weights
-from unlearun.models import is_sharded, save_folder, save_model
+from unlearun.models import is_sharded, lasting_name, save_folder, save_model
 from unlearun.records import Evaluation, evaluation_file
 from unlearun.report import run_summary
 from unlearun.report.tensorboard import log_evaluation
@@ -242,7 +242,7 @@ def _fingerprint(trainer: Trainer, method: UnlearningMethod) -> dict[str, Any]:
     data = _our_data(trainer)
     facts: dict[str, Any] = {
         "method": type(method).__name__,
-        "model": method.model_name or method.model.config.name_or_path,
+        "model": lasting_name(method.model_name or method.model.config.name_or_path),
         "precision": str(trainer.precision),
         "dtype": method.dtype_name,
         "versions": {name: version(name) for name in ("unlearun", "torch", "transformers", "lightning")},

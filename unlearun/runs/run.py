@@ -25,6 +25,7 @@ from unlearun.runs.recorder import RunRecorder
 from unlearun.runs.run_folder import RunFolder, RunLogger
 from unlearun.runs.same_run import check_method
 from unlearun.runs.settings import check_settings
+from unlearun.terminal import say
 
 log = logging.getLogger(__name__)
 
@@ -135,8 +136,7 @@ def show(trainer: Trainer, text: str, further: str = "") -> None:
     if trainer.is_global_zero:
         where = f"\n\nrun folder: {recorder.folder}" if recorder is not None and recorder.folder is not None else ""
         where += further
-        sys.stdout.write(f"\n{text}{where}\n")
-        sys.stdout.flush()
+        say(f"\n{text}{where}")
 
 
 def find_recorder(trainer: Trainer) -> RunRecorder | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from unlearun.sweep.ranking import line, report
 from unlearun.sweep.runner import Listed, Runner, Source
 from unlearun.sweep.search import SAMPLERS, Search, need_optuna
 from unlearun.sweep.values import read_grid, read_search, read_space
+from unlearun.terminal import say
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
         _check_alone(folder, options, chosen)
         sweep = open_sweep(Path(folder))
         if chosen.show:
-            _say(report(sweep))
+            say(report(sweep))
             return 0
     try:
         with held(sweep) as lock:
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
             _work(sweep, lock)
     except OSError as error:  # no room left, or no right to write
         raise UnlearunError(f"the sweep cannot go on: {error}; mend that, then: {sweep.command}") from error
-    _say(f"\n{report(sweep)}")
+    say(f"\n{report(sweep)}")
     return 0 if any(run.status == DONE for run in sweep.plan.runs) else 1
 
 
@@ -77,7 +77,7 @@ def _from_options(options: list[str], chosen: argparse.Namespace) -> Sweep:
     plan.configs = digests(options, [*plan.grid.get("config", []), *_listed(plan, "config")])
     facts = check(plan)
     if not facts["utility"]:
-        _say("model_utility is not measured in all runs (no retain or utility set, or not in data.final_metrics)")
+        say("model_utility is not measured in all runs (no retain or utility set, or not in data.final_metrics)")
     name = facts["methods"][0].lower() if len(facts["methods"]) == 1 else "sweep"
     return find_or_make(Path(facts["output_dir"]) / "sweeps", plan, chosen.name, name)
 
@@ -129,24 +129,24 @@ def _work(sweep: Sweep, lock: int | None) -> None:
     plan, left = sweep.plan, _left(sweep.plan)
     ended = sum(run.ended for run in plan.runs)
     if not left:
-        _say(f"all {plan.total} runs of {sweep.folder} have ended; to run them all again, give a new --name")
+        say(f"all {plan.total} runs of {sweep.folder} have ended; to run them all again, give a new --name")
         return
     if ended:
-        _say(f"going on in {sweep.folder}: {ended} of {plan.total} runs have ended")
+        say(f"going on in {sweep.folder}: {ended} of {plan.total} runs have ended")
     else:
-        _say(f"{plan.total} runs in {sweep.folder}; run N prints into N.log there")
+        say(f"{plan.total} runs in {sweep.folder}; run N prints into N.log there")
     source: Source = Search(sweep) if plan.search else Listed(sweep)
     try:
-        Runner(sweep, source, lambda run: _say(line(sweep, run)), lock).run()
+        Runner(sweep, source, lambda run: say(line(sweep, run)), lock).run()
     except KeyboardInterrupt:
         ended = sum(run.ended for run in plan.runs)
-        _say(
+        say(
             f"\nstopped: {ended} of {plan.total} runs have ended. Go on with: {sweep.command}"
             f"\nRanking so far: {sweep.command} --show"
         )
         raise
     if isinstance(source, Search) and source.used_up:
-        _say(f"no further values to draw: the search ends after {len(plan.runs)} of {plan.trials} runs")
+        say(f"no further values to draw: the search ends after {len(plan.runs)} of {plan.trials} runs")
         plan.trials = len(plan.runs)
         sweep.save()
 
@@ -159,10 +159,3 @@ def _listed(plan: Plan, key: str) -> list[str]:
     """Return the values that a search may give to a key."""
     space = read_space(key, plan.search[key]) if key in plan.search else []
     return space if isinstance(space, list) else []
-
-
-def _say(text: str) -> None:
-    """Print a line, with ? for what the terminal cannot show."""
-    encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(f"{text.encode(encoding, 'replace').decode(encoding)}\n")
-    sys.stdout.flush()

@@ -79,8 +79,16 @@ class Search:
         return None
 
     def ended(self, run: Run) -> None:
-        """Tell the study what a run has reached."""
-        self._tell(run.trial, run)
+        """Tell the study what a run has reached, in a trial of its own where it was told another thing before."""
+        from optuna.trial import create_trial
+
+        value = _worth(run)
+        told = None if run.trial is None else self.study.trials[run.trial]
+        if told is not None and told.state.is_finished() and value is not None and value != told.value:  # tried again
+            self.study.add_trial(create_trial(params=told.params, distributions=told.distributions, value=value))
+            run.trial = len(self.study.trials) - 1
+        else:
+            self._tell(run.trial, run)
 
     def _draw(self) -> Run:
         # Seeded by how far it is: a search that goes on draws what it would have drawn without a stop.
@@ -105,12 +113,10 @@ class Search:
         return TPESampler(seed=seed, constant_liar=self.sweep.plan.jobs > 1)
 
     def _tell(self, trial: int | None, run: Run) -> None:
-        """Tell the study: a run that diverged is a bad one, and one that failed says nothing of its values."""
+        """Tell the study what a run is worth; one that failed says nothing of its values."""
         from optuna.trial import TrialState
 
-        value = 0.0 if run.status == DIVERGED else score(run)
-        if value is None:
-            value = run.forget_quality
+        value = _worth(run)
         if trial is not None:
             state = TrialState.FAIL if value is None else TrialState.COMPLETE
             self.study.tell(trial, value, state, skip_if_finished=True)
@@ -126,3 +132,9 @@ class Search:
                 self.study.tell(trial.number, state=TrialState.FAIL)
             elif run.ended:
                 self._tell(trial.number, run)
+
+
+def _worth(run: Run) -> float | None:
+    """Return what a search should make more of; a run that diverged is a bad one, and of one that failed it is None."""
+    value = 0.0 if run.status == DIVERGED else score(run)
+    return run.forget_quality if value is None else value
