@@ -272,18 +272,24 @@ OTHER_SETTINGS = [
     (["--optimizer", "torch.optim.SGD", "--optimizer.lr", "0.01"], "optimizer torch.optim.SGD would not count"),
     (["--lr_scheduler", "StepLR", "--lr_scheduler.step_size", "1"], "StepLR would not count (none there)"),
     (["--model.lora", "{r: 2}"], "the checkpoint has 0 weights of adapters, the model 56"),
-    (["--model.model", "wide"], "of another model: its policy.model.lm_head.weight is (76, 32), not"),
-    (["--model.model", "deep"], "another model: it has no policy.model.model.layers.4."),
-    (["--model.model", "flat"], "another model: the model has no policy.model.model.layers.2."),
+    (["--model.model", "alike"], "and cannot go on with alike; leave the model out"),
     (["--data.batch_size", "0"], "batch_size"),
     (["--data.forget", "none.json"], "none.json"),
     (["--trainer.max_epochs", "-5"], "max_epochs"),
 ]
 
 
+# Of a checkpoint of any run, that a new one is to begin with.
+OTHER_SHAPES = {
+    "wide": "of another model: its policy.model.lm_head.weight is (76, 32), not",
+    "deep": "another model: it has no policy.model.model.layers.4.",
+    "flat": "another model: the model has no policy.model.model.layers.2.",
+}
+
+
 def test_a_run_that_is_refused_other_settings_is_left_as_it_was(small, tmp_path, capsys):
     """Whatever it was refused, every file of it stays, and at last it ends as if nobody had asked."""
-    for name, layers, width in (("wide", 4, 64), ("deep", 5, 32), ("flat", 2, 32)):
+    for name, layers, width in (("alike", 4, 32), ("wide", 4, 64), ("deep", 5, 32), ("flat", 2, 32)):
         make_llama(layers, width).save_pretrained(tmp_path / name)
         make_tokenizer().save_pretrained(tmp_path / name)
     given = ["fit", "--config", "simnpo", "--optimizer.lr", "0.01", *small, "--trainer.max_epochs", "2"]
@@ -297,6 +303,10 @@ def test_a_run_that_is_refused_other_settings_is_left_as_it_was(small, tmp_path,
         assert main(["fit", "--resume", str(folder), *other]) == 2, other
         assert message in capsys.readouterr().err
         assert contents(folder) == before, other
+    checkpoint = str(next((folder / "checkpoints").glob("*.ckpt")))
+    for name, message in OTHER_SHAPES.items():
+        assert main([*given, "--model.model", name, "--ckpt_path", checkpoint]) == 2, name
+        assert message in capsys.readouterr().err
     assert main(["fit", "--resume", str(folder)]) == 0
     ended = load_file(folder / "model" / "model.safetensors")
     assert all(torch.equal(ended[name], weight) for name, weight in whole.items())

@@ -189,6 +189,11 @@ def test_a_checkpoint_holds_the_adapters_and_is_exported_and_resumed(tiny, capsy
     trainer = thin._make_trainer({"max_epochs": 1, "enable_progress_bar": False, "accelerator": "cpu"})
     with pytest.raises(UnlearunError, match="of other shapes; set lora"):
         trainer.fit(thin.method, datamodule=thin.data, ckpt_path=str(checkpoint))
+    loud = Unlearning("graddiff", "tiny", lora={"r": 4, "alpha": 16})
+    loud.load_data(FORGET, RETAIN, max_new_tokens=2, batch_size=2)
+    trainer = loud._make_trainer({"max_epochs": 1, "enable_progress_bar": False, "accelerator": "cpu"})
+    with pytest.raises(UnlearunError, match=r"have lora.alpha 8, those of the model 16"):
+        trainer.fit(loud.method, datamodule=loud.data, ckpt_path=str(checkpoint))
 
 
 def test_a_task_vector_turns_its_adapters_round():

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from safetensors.torch import load_file
 from unlearun.__main__ import main
 from unlearun.api import Unlearning
 from unlearun.errors import UnlearunError
+from unlearun.records import Evaluation
 from unlearun.runs import DivergenceError, DivergenceGuard
+from unlearun.runs.guard import _advice
 
 
 def make(root, method="simnpo"):
@@ -63,7 +66,7 @@ def test_a_loss_that_is_not_finite_names_its_parts(tmp_path):
 
 
 def test_a_collapse_stops_the_run_before_its_checkpoint_takes_the_place_of_the_last(tmp_path):
-    said = r"(?s)retain/probability is .* under 0.3 of the .* at step 0.*--model.alpha up"
+    said = r"(?s)retain/probability is .* under 0.3 of the .* at step 0.*\nturn: --trainer.max_epochs down"
     with pytest.raises(DivergenceError, match=said):
         make(tmp_path, "grad_ascent").run(num_epochs=50, learning_rate=0.05, **QUIET)
     folder = tmp_path / "gradascent" / "1"
@@ -71,6 +74,37 @@ def test_a_collapse_stops_the_run_before_its_checkpoint_takes_the_place_of_the_l
     assert len(list((folder / "eval").iterdir())) > 1  # what it was stopped for is written
     make(tmp_path, "grad_ascent").run(num_epochs=3, learning_rate=0.05, callbacks=[DivergenceGuard(floor=0.0)], **QUIET)
     assert load_file(tmp_path / "gradascent" / "2" / "model" / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("method", "turns"),
+    [
+        ("grad_diff", "--model.alpha up, T, --model.retain_loss_type KL; more, and more varied, retain rows"),
+        ("rmu", "--model.alpha up, T; more, and more varied, retain rows"),
+        ("pdu", "--model.epsilon down, T, --model.retain_loss_type KL; more, and more varied, retain rows"),
+        ("grad_ascent", "T"),
+        ("task_vector", "T"),
+        ("fine_tune", "T, --model.retain_loss_type KL; more, and more varied, retain rows"),
+    ],
+)
+def test_nothing_is_advised_that_the_method_would_refuse(tmp_path, method, turns):
+    always = "--trainer.max_epochs down, --optimizer.lr down"
+    assert _advice(make(tmp_path, method).method) == f"turn: {turns.replace('T', always, 1)}"
+
+
+@pytest.mark.parametrize(("start", "now", "stops"), [(0.65, 0.36, True), (0.65, 0.38, False), (0.29, 0.25, False)])
+def test_an_accuracy_counts_from_guessing(tmp_path, start, now, stops):
+    """0.3 of the 0.4 that 0.65 is above one of four is 0.12: under 0.37 it has collapsed; 0.29 was no knowledge."""
+    guard, method = DivergenceGuard(), make(tmp_path).method
+    trainer = SimpleNamespace(state=SimpleNamespace(fn="fit"), sanity_checking=True, callbacks=[])
+    for value in (start, now):
+        method.evaluation = Evaluation(3, summary={"mmlu/choice_accuracy": value, "forget/choice_accuracy": 0.0})
+        if value == now and stops:
+            with pytest.raises(DivergenceError, match=r"mmlu/choice_accuracy is 0.36 at step 3, under 0.3 of the 0.65"):
+                guard.on_validation_end(trainer, method)
+        else:
+            guard.on_validation_end(trainer, method)
+        trainer.sanity_checking = False
 
 
 def test_a_spike_is_told(tmp_path, caplog):

@@ -48,3 +48,23 @@ def test_a_folder_without_a_checkpoint_is_no_place_for_another_method(tmp_path):
     with pytest.raises(UnlearunError, match="NPO cannot go on with"):
         run(tmp_path, "npo", resume=folder)
     assert run(tmp_path, learning_rate=0.02, resume=folder) == folder  # nothing holds it to what it began with
+
+
+def test_a_run_goes_on_from_the_model_that_it_began_with_wherever_that_has_moved(tmp_path, caplog):
+    """A frozen reference, and what adapters are beside, are no part of a checkpoint."""
+    for name in ("one", "other"):
+        make_llama().save_pretrained(tmp_path / name)
+        make_tokenizer().save_pretrained(tmp_path / name)
+
+    def go(name, **options):
+        unlearner = Unlearning("simnpo", model=str(tmp_path / name), output_dir=tmp_path / "runs")
+        unlearner.load_data(FORGET, RETAIN, max_new_tokens=4)
+        return unlearner.run(batch_size=2, num_epochs=1, enable_progress_bar=False, **options)
+
+    folder = go("one")
+    shutil.rmtree(folder / "model")
+    with pytest.raises(UnlearunError, match=r"began with the model .*one, and cannot go on with .*other; leave"):
+        go("other", resume=folder)
+    (tmp_path / "one").rename(tmp_path / "moved")
+    assert go("moved", resume=folder) == folder
+    assert "is not there any more; it goes on with" in caplog.text

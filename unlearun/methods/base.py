@@ -330,7 +330,8 @@ class UnlearningMethod(TrainedModule):
             UnlearunError: A fit would go on with that of another method, or the adapters or models of the two differ.
         """
         super().on_load_checkpoint(checkpoint)
-        method = checkpoint.get(CHECKPOINT_KEY, {}).get("method")
+        stored = checkpoint.get(CHECKPOINT_KEY, {})
+        method, adapters = stored.get("method"), stored.get("lora")
         fits = self._trainer is not None and self._trainer.state.fn == "fit"
         if fits and method not in (None, type(self).__name__):
             raise UnlearunError(
@@ -340,6 +341,11 @@ class UnlearningMethod(TrainedModule):
         if "state_dict" in checkpoint:  # else the strategy has loaded, and checked, it already
             self.check_adapters(checkpoint["state_dict"])
             self._check_weights(checkpoint["state_dict"])
+        if adapters and self.lora is not None and LoRA.of(adapters).scale != self.lora.scale:
+            raise UnlearunError(
+                f"the adapters of the checkpoint have lora.alpha {LoRA.of(adapters).scale:g}, those of the model "
+                f"{self.lora.scale:g}, which makes others of them; set lora (alpha) as in the run that is to go on"
+            )
 
     def check_adapters(self, weights: Mapping[str, Tensor]) -> None:
         """Check that the adapters of a checkpoint are those of the model; the rest may be missing then.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from unlearun.records import Evaluation, better, find, meaning, role_of
+from unlearun.records.keeping import LEAST_KEPT, above_chance, chance_of
 from unlearun.report.attacks import came_back, outdated
 from unlearun.report.reported_run import ReportedRun
 from unlearun.report.values import lines
@@ -20,9 +21,6 @@ HARDLY_KNOWN = 0.6
 # where nothing else does.
 FORGETTING = ("extraction_strength", "exact_memorization", "probability", "choice_accuracy")
 SAYING = ("verbatim_memorization", "rouge", "rougeL_f1_unstemmed")
-# What tells whether something is kept. An accuracy counts from what guessing one of four gives.
-KEEPING = {"probability": 0.0, "rouge": 0.0, "rougeL_f1_unstemmed": 0.0, "choice_accuracy": 0.25}
-LEAST_KEPT = 0.05  # who knew less had nothing to lose
 
 
 def findings(run: ReportedRun) -> list[str]:
@@ -63,17 +61,13 @@ def watched(run: ReportedRun) -> dict[str, tuple[float, float]]:
     """
     if run.first is None or not run.comparable:
         return {}
-    found = {}
-    for name in run.last.summary:
-        group, _, metric = name.rpartition("/")
-        kept = name == "model_utility" or (group and role_of(group) in ("retain", "utility") and metric in KEEPING)
-        if not kept or run.first.parts.get(name) != run.last.parts.get(name):
-            continue
-        chance = KEEPING.get(metric, 0.0)
-        before, after = (one.summary.get(name, math.nan) - chance for one in (run.first, run.last))
-        if before >= LEAST_KEPT and not math.isnan(after):
-            found[name] = (before, after)
-    return found
+    before = above_chance(run.first.summary)
+    found = {
+        name: (before.get(name, math.nan), after)
+        for name, after in above_chance(run.last.summary).items()
+        if run.first.parts.get(name) == run.last.parts.get(name)
+    }
+    return {name: (one, other) for name, (one, other) in found.items() if one >= LEAST_KEPT and not math.isnan(other)}
 
 
 def _collapsed(run: ReportedRun) -> Iterator[str]:
@@ -82,8 +76,7 @@ def _collapsed(run: ReportedRun) -> Iterator[str]:
     name = min(lost, key=lambda one: one != "model_utility", default=None)  # which stands for all
     if name is None or first is None:
         return
-    chance = KEEPING.get(name.rpartition("/")[2], 0.0)
-    over = f", which over guessing is under {COLLAPSED:.0%}" if chance else f", under {COLLAPSED:.0%}"
+    over = f", which over guessing is under {COLLAPSED:.0%}" if chance_of(name) else f", under {COLLAPSED:.0%}"
     yield (
         f"Collapsed: {name} fell from {first.summary[name]:.3g} to {run.last.summary[name]:.3g}{over} of what it was. "
         "What should be kept is lost, so it says nothing that the rest is gone."

@@ -14,21 +14,26 @@ from torch import Tensor
 from unlearun.errors import UnlearunError, check_bounds
 from unlearun.methods import UnlearningMethod
 from unlearun.models import is_share, length
+from unlearun.records.keeping import LEAST_KEPT, above_chance, chance_of
 from unlearun.runs.checkpoint import find_checkpoint
 
 log = logging.getLogger(__name__)
 
 WATCHED = ("retain/probability", "model_utility")
+ALSO_WATCHED = "/choice_accuracy"  # of retain and utility sets: all that is measured of some
 WINDOW = 20
 # What README's troubleshooting table says of these two.
 UNSTABLE = (
     "turn: --trainer.gradient_clip_val 1.0, --optimizer.lr down, a larger batch (--trainer.accumulate_grad_batches 4), "
     "--trainer.precision 32-true"
 )
-COLLAPSED = (
-    "turn: --model.alpha up, --trainer.max_epochs down, --optimizer.lr down, --model.retain_loss_type KL; more, and "
-    "more varied, retain rows"
-)
+COLLAPSED = {  # what turns back, by the argument of a method that has it
+    "alpha": "--model.alpha up, ",
+    "epsilon": "--model.epsilon down, ",
+    "max_epochs": "--trainer.max_epochs down, --optimizer.lr down",
+    "retain_loss_type": ", --model.retain_loss_type KL",
+}
+MORE_ROWS = "; more, and more varied, retain rows"
 
 
 class DivergenceError(UnlearunError):
@@ -44,8 +49,9 @@ class DivergenceGuard(Callback):
     longer than those before is warned about.
 
     Args:
-        floor: The run stops where the probability of the retain answers, or model utility, falls below this share of
-            what it was at step 0; 0 lets it go on whatever happens.
+        floor: The run stops where the probability of the retain answers, model utility, or the choice_accuracy of a
+            retain or utility set, counted from the 0.25 of guessing, falls below this share of what it was at step 0;
+            0 lets it go on whatever happens.
         spike: A gradient so many times the median of the last 20 is warned about; 0 warns of none.
     """
 
@@ -101,16 +107,20 @@ class DivergenceGuard(Callback):
         evaluation = getattr(pl_module, "evaluation", None)
         if trainer.state.fn != "fit" or evaluation is None or not isinstance(pl_module, UnlearningMethod):
             return
-        found = {name: evaluation.summary[name] for name in WATCHED if name in evaluation.summary}
         if trainer.sanity_checking:
-            self.start = found
+            self.start = dict(evaluation.summary)
             return
+        before = above_chance(self.start)
+        found = {name: value for name, value in above_chance(evaluation.summary).items() if _is_watched(name)}
         for name, value in found.items():
-            start = self.start.get(name, math.nan)
-            if not value >= self.floor * start and math.isfinite(start) and self.floor > 0:
+            start, chance = before.get(name, math.nan), chance_of(name)
+            had_something = math.isfinite(start) and (not chance or start >= LEAST_KEPT)
+            if not value >= self.floor * start and had_something and self.floor > 0:
+                over = f", counted from the {chance:g} of guessing" if chance else ""
                 raise DivergenceError(
-                    f"{name} is {value:.3g} at step {evaluation.step}, under {self.floor:g} of the {start:.3g} at step "
-                    f"0; {_kept(trainer)}\n{COLLAPSED}; --guard.floor 0 lets a run go on"
+                    f"{name} is {value + chance:.3g} at step {evaluation.step}, under {self.floor:g} of the "
+                    f"{start + chance:.3g} at step 0{over}; {_kept(trainer)}\n{_advice(pl_module)}; --guard.floor 0 "
+                    "lets a run go on"
                 )
 
     def _note(self, size: float, trainer: Trainer) -> None:
@@ -121,6 +131,20 @@ class DivergenceGuard(Callback):
                 *(trainer.global_step + 1, size, size / usual, WINDOW),
             )
         self._lengths.append(size)
+
+
+def _is_watched(name: str) -> bool:
+    return name in WATCHED or name.endswith(ALSO_WATCHED)
+
+
+def _advice(method: UnlearningMethod) -> str:
+    """Say what to turn where too much is lost, of what the method has."""
+    turns = [
+        turn
+        for name, turn in COLLAPSED.items()
+        if name == "max_epochs" or (hasattr(method, name) and name not in method.fixed)
+    ]
+    return f"turn: {''.join(turns)}{MORE_ROWS if 'retain' in method.trained_sets else ''}"
 
 
 @torch.no_grad()

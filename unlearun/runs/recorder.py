@@ -242,7 +242,7 @@ def _fingerprint(trainer: Trainer, method: UnlearningMethod) -> dict[str, Any]:
     data = _our_data(trainer)
     facts: dict[str, Any] = {
         "method": type(method).__name__,
-        "model": lasting_name(method.model_name or method.model.config.name_or_path),
+        "model": lasting_name(method.model_name or method.model.config.name_or_path or ""),
         "precision": str(trainer.precision),
         "dtype": method.dtype_name,
         "versions": {name: version(name) for name in ("unlearun", "torch", "transformers", "lightning")},

@@ -23,7 +23,7 @@ from unlearun.runs.checkpoint import RunCheckpoint
 from unlearun.runs.guard import DivergenceGuard
 from unlearun.runs.recorder import RunRecorder
 from unlearun.runs.run_folder import RunFolder, RunLogger
-from unlearun.runs.same_run import check_method
+from unlearun.runs.same_run import check_method, check_start
 from unlearun.runs.settings import check_settings
 from unlearun.terminal import say
 
@@ -58,6 +58,7 @@ def run_arguments(
     check_settings(config)
     if existing is not None:
         check_method(existing, method)
+        check_start(existing, method)
     folder = None if config.get("fast_dev_run") else RunFolder(root, type(method).__name__.lower(), existing)
     callbacks = config.get("callbacks") or []
     callbacks = [*callbacks] if isinstance(callbacks, (list, tuple)) else [callbacks]

@@ -1,14 +1,18 @@
-"""Whether what is to go on is the run that has been: a checkpoint brings its own optimizer, and is of one method."""
+"""Whether what is to go on is the run that has been: of one method, from one model, with the optimizer it holds."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from unlearun.errors import UnlearunError
 from unlearun.methods import UnlearningMethod
+from unlearun.models import lasting_name
 from unlearun.runs.resume import read_config
+
+log = logging.getLogger(__name__)
 
 KINDS = (bool, int, float, str)
 
@@ -31,6 +35,33 @@ def check_method(folder: Path, method: UnlearningMethod) -> None:
             "let it go on, or start a run of another from its weights (--model.model FOLDER, which unlearun export "
             "CKPT FOLDER makes of a checkpoint)"
         )
+
+
+def check_start(folder: Path, method: UnlearningMethod) -> None:
+    """Check, before anything is written there, that a run goes on from the model that it began with.
+
+    The weights come out of the checkpoint, but what the loss compares with, and what adapters are beside, do not.
+
+    Args:
+        folder: Of the run that is to go on.
+        method: What is to go on with it; a model that came as an object has no name to tell it by.
+
+    Raises:
+        UnlearunError: It is another model.
+    """
+    model = (read_config(folder) or {}).get("model")
+    settings = model.get("init_args") if isinstance(model, Mapping) else None
+    began = settings.get("model") if isinstance(settings, Mapping) else None
+    here = method.model_name
+    if not isinstance(began, str) or here is None or lasting_name(began) == lasting_name(here):
+        return
+    if Path(began).is_absolute() and not Path(began).exists() and Path(here).exists():
+        log.warning("%s, which %s began with, is not there any more; it goes on with %s", began, folder, here)
+        return
+    raise UnlearunError(
+        f"{folder} began with the model {began}, and cannot go on with {here}; leave the model out, or start a run of "
+        "another: export the checkpoint (unlearun export CKPT FOLDER) to begin with its weights"
+    )
 
 
 def optimizer_settings(method: UnlearningMethod) -> dict[str, Any]:
