@@ -1,9 +1,10 @@
-"""The error that a user can mend."""
+"""The error that a user can mend, and the end that a scheduler wants."""
 
 from __future__ import annotations
 
 import difflib
 import reprlib
+import signal
 from collections.abc import Iterable, Sequence
 
 SHOWN = 10
@@ -17,6 +18,13 @@ class UnlearunError(Exception):
     """
 
     status = 2
+
+
+class Terminated(SystemExit):
+    """The process ends with 143, as one does that SIGTERM has ended."""
+
+    def __init__(self) -> None:
+        super().__init__(128 + signal.SIGTERM)
 
 
 def closest(word: str, candidates: Iterable[str]) -> str:

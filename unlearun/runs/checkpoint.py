@@ -13,13 +13,13 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from unlearun.errors import check_bounds
+from unlearun.errors import Terminated, check_bounds
 from unlearun.methods import UnlearningMethod
 from unlearun.runs.checkpoint_io import WholeCheckpointIO
 from unlearun.runs.random_state import from_all, random_state, restore_random_state
 from unlearun.runs.resume import newest_checkpoint
 from unlearun.runs.same_run import check_optimizer, optimizer_settings
-from unlearun.runs.termination import Terminated, Termination
+from unlearun.runs.termination import Termination
 
 log = logging.getLogger(__name__)
 

@@ -10,14 +10,7 @@ from types import FrameType
 
 from lightning.pytorch import Trainer
 
-STATUS = 128 + signal.SIGTERM
-
-
-class Terminated(SystemExit):
-    """The process ends with 143, as one does that SIGTERM has ended."""
-
-    def __init__(self) -> None:
-        super().__init__(STATUS)
+from unlearun.errors import Terminated
 
 
 class Termination:

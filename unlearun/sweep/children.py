@@ -15,15 +15,21 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-from unlearun.errors import UnlearunError
+from unlearun.errors import Terminated, UnlearunError
 from unlearun.sweep.plan import Run
 
 
 class Stop:
-    """Counts requests to stop, Ctrl-C among them, while it is entered: children must not be left behind."""
+    """Counts requests to stop, Ctrl-C among them, while it is entered: children must not be left behind.
+
+    Attributes:
+        count: How many there were.
+        end: What to end with: with 130 after Ctrl-C, with 143 after SIGTERM.
+    """
 
     def __init__(self) -> None:
         self.count = 0
+        self.end: KeyboardInterrupt | Terminated = KeyboardInterrupt()
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Stop:
@@ -39,6 +45,8 @@ class Stop:
 
     def _seen(self, number: int, frame: FrameType | None) -> None:
         self.count += 1
+        if number == signal.SIGTERM:
+            self.end = Terminated()
 
 
 @dataclass

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from unlearun.errors import UnlearunError
+from unlearun.errors import Terminated, UnlearunError
 from unlearun.sweep.check import check
 from unlearun.sweep.children import read_launcher
 from unlearun.sweep.folder import Sweep, find_or_make, held, open_sweep
@@ -30,7 +30,8 @@ def main(arguments: Sequence[str]) -> int:
 
     Raises:
         UnlearunError: An option is wrong, or a run could not be started.
-        KeyboardInterrupt: It was stopped; another call goes on.
+        KeyboardInterrupt: The user has stopped it; another call goes on.
+        Terminated: The system has; likewise.
     """
     chosen, options = parser().parse_known_args(arguments or ["--help"])
     folder = options.pop(0) if options and not options[0].startswith("-") else None
@@ -138,7 +139,7 @@ def _work(sweep: Sweep, lock: int | None) -> None:
     source: Source = Search(sweep) if plan.search else Listed(sweep)
     try:
         Runner(sweep, source, lambda run: say(line(sweep, run)), lock).run()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Terminated):
         ended = sum(run.ended for run in plan.runs)
         say(
             f"\nstopped: {ended} of {plan.total} runs have ended. Go on with: {sweep.command}"

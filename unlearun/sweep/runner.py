@@ -73,8 +73,8 @@ class Runner:
         """Run all.
 
         Raises:
-            KeyboardInterrupt: The user, or the system, wants it to stop; no child is left, and what was broken off
-                waits again.
+            KeyboardInterrupt: The user wants it to stop; no child is left, and what was broken off waits again.
+            Terminated: The system wants it to stop; likewise.
         """
         with Stop() as stop:
             try:
@@ -88,7 +88,7 @@ class Runner:
             finally:
                 if self.children:
                     self._stop(stop)
-        raise KeyboardInterrupt
+        raise stop.end
 
     def _start_more(self) -> None:
         while len(self.children) < self.sweep.plan.jobs and (run := self.source.next()) is not None:
