@@ -109,3 +109,18 @@ def test_a_folder_with_an_at_sign_is_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_llama().save_pretrained("a@b")
     assert locate("a@b") == ("a@b", {})
+
+
+def test_what_is_handed_out_on_request_says_how_to_ask(monkeypatch):
+    """Llama's weights, and WMDP's corpus of biology."""
+    import datasets
+    import transformers
+
+    def refuse(*given, **settings):
+        raise OSError("You are trying to access a gated repo.\nMake sure to have access to it.")
+
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", refuse)
+    for ask in (lambda: read_rows({"path": "cais/bio"}, "the forget set"), lambda: load_model("meta/llama")):
+        with pytest.raises(UnlearunError, match="accept the terms on its page of the hub, then sign in here"):
+            ask()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -113,3 +114,12 @@ def test_every_model_of_the_hub_is_pinned_to_a_commit():
                 assert re.fullmatch(r"[\w-]+/[\w.-]+@[0-9a-f]{40}", name), file
                 seen += 1
     assert seen > 20
+
+
+def test_readme_leads_to_headings_that_it_has():
+    text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    places = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+    links = re.findall(r"\]\(#([^)]*)\)", text)
+    assert links
+    assert set(links) <= places

@@ -17,7 +17,7 @@ TRAINER_COMMANDS = {
     "fit": "unlearn: train, evaluate before and after, write a run folder",
     "validate": "evaluate a model, a run folder or a checkpoint",
     "test": "evaluate a model, as validate does",
-    "predict": "write the model's answer to every question",
+    "predict": "write the model's answers to what would be evaluated",
 }
 OTHER_COMMANDS = {
     "sweep": "fit with every combination of some settings, and rank them",

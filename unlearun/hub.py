@@ -10,6 +10,10 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 SECONDS = 3.0
+SIGN_IN = (
+    "its owner hands it out on request: accept the terms on its page of the hub, then sign in here (hf auth login, or "
+    "the variable HF_TOKEN)"
+)
 
 
 def hub_answers() -> bool:
@@ -27,6 +31,18 @@ def hub_answers() -> bool:
             return True
     except OSError:
         return False
+
+
+def is_gated(error: Exception) -> bool:
+    """Say whether the hub has refused what it gives to those alone who have accepted its terms.
+
+    Args:
+        error: What one of its libraries has raised.
+
+    >>> is_gated(OSError("You are trying to access a gated repo."))
+    True
+    """
+    return "gated" in str(error).lower() or type(error).__name__ == "GatedRepoError"
 
 
 @contextmanager

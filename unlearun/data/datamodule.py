@@ -102,7 +102,8 @@ class UnlearningDataModule(LightningDataModule):
         num_workers: Processes that make batches beside the training process.
         seed: What order, choice of rows and refusals follow from; the order follows from `run_seed`, too.
         cache: Where the token ids of large sets are kept for the next start: a folder; true for the one that the
-            environment variable UNLEARUN_CACHE names, or else ~/.cache/unlearun; false for nowhere.
+            environment variable UNLEARUN_CACHE names, or else ~/.cache/unlearun ($XDG_CACHE_HOME/unlearun); false for
+            nowhere. What a tokenizer without a Rust part makes is not kept.
         root: A folder that stands in for the hub: of a dataset's ``name: forget10`` it has forget10.json or .jsonl.
 
     Attributes:

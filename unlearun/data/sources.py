@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from unlearun.errors import SHOWN, UnlearunError, all_at_once, closest, shown
 from unlearun.files import exists
-from unlearun.hub import hub_or_cache
+from unlearun.hub import SIGN_IN, hub_or_cache, is_gated
 from unlearun.shipped import find_asset
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def _load_hub(source: Mapping[str, Any], where: str) -> Any:  # noqa: ANN401 - d
         raise UnlearunError(
             f"{where}: {source['path']!r} is no file here, and could not be loaded as a dataset of the Hugging Face "
             f"hub ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}); "
-            "check the id, name, split and the network"
+            + (SIGN_IN if is_gated(error) else "check the id, name, split and the network")
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""The methods. These imports are the catalogue: a new method is one more line here."""
+"""The methods. These imports are the catalogue: a new method is three more lines here, one a list."""
 
 from unlearun.methods.altpo import AltPO
 from unlearun.methods.base import UnlearningMethod

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from unlearun.errors import UnlearunError
+from unlearun.hub import SIGN_IN, is_gated
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -199,6 +200,8 @@ def _remedy(error: Exception, model: str, part: str, kind: str) -> str:
             "it brings code of its own, which is not run unless you say so: read it, and if you trust it, set "
             "--model.trust_remote_code true"
         )
+    if is_gated(error):
+        return SIGN_IN
     if type(error).__name__ == "SafetensorError":
         return "its weights are damaged or not whole: copy or download them again"
     if model.lower().endswith(".gguf"):

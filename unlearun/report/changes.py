@@ -60,7 +60,8 @@ class Changes:
         Returns:
             "better" or "worse" where the 95% interval of the paired difference, or of how much nearer the value came to
             where it should be, is all on one side; "overshot" where it clearly crossed that; "same" where the values
-            are written alike, and "no clear difference" else. Nothing where there is no telling.
+            are written alike, and "no clear difference" else. A value that has no interval is judged by itself.
+            Nothing where there is no telling.
         """
         way = better(name)
         if before is None or not way or math.isnan(before.value) or math.isnan(after.value):
