@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 
@@ -13,8 +14,9 @@ from huggingface_hub import constants
 from unlearun.data import read_rows
 from unlearun.errors import UnlearunError
 from unlearun.hub import hub_answers, hub_or_cache
-from unlearun.models import load_model, load_tokenizer
-from unlearun.models.loading import base_name, locate
+from unlearun.methods import GradDiff
+from unlearun.models import load_model, load_tokenizer, save_model
+from unlearun.models.loading import base_of, locate
 
 
 @pytest.fixture
@@ -97,7 +99,20 @@ def test_a_branch_is_a_revision_too(cache):
 
 
 def test_other_programs_are_told_the_name_of_the_hub(cache):
-    assert base_name(f"org/tiny@{REVISION}") == "org/tiny"
+    assert base_of(f"org/tiny@{REVISION}") == ("org/tiny", REVISION)
+
+
+def test_an_adapter_goes_back_to_the_revision_that_it_was_trained_beside(cache, tmp_path):
+    """The newest one has other weights, beside which it says something else."""
+    pytest.importorskip("peft", reason="needs peft")
+    method = GradDiff(f"org/tiny@{REVISION}", lora={"r": 2})
+    method.configure_model()
+    save_model(method.model, None, tmp_path / "adapter", adapter=True)
+    said = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert (said["base_model_name_or_path"], said["revision"]) == ("org/tiny", REVISION)
+    expected = make_llama(seed=0).state_dict()  # a new adapter adds nothing
+    merged = load_model(str(tmp_path / "adapter")).state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in merged.items())
 
 
 def test_a_revision_that_is_not_here_is_said(cache):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import sys
 from collections.abc import Iterator
@@ -41,8 +42,12 @@ def is_gated(error: Exception) -> bool:
 
     >>> is_gated(OSError("You are trying to access a gated repo."))
     True
+    >>> is_gated(OSError("If you are trying to access a private or gated repo, make sure you are authenticated."))
+    False
     """
-    return "gated" in str(error).lower() or type(error).__name__ == "GatedRepoError"
+    # What is misspelt is "private or gated" to the hub.
+    said = re.search(r"(access a|is a|access) gated (repo|dataset)", str(error))
+    return said is not None or type(error).__name__ == "GatedRepoError"
 
 
 @contextmanager

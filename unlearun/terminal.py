@@ -11,6 +11,6 @@ def say(text: str) -> None:
     Args:
         text: Rows are in any script, and a terminal, or the file that stands in for it, may know few.
     """
-    encoding = sys.stdout.encoding or "utf-8"
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"  # whatever a program has put there
     sys.stdout.write(f"{text.encode(encoding, 'replace').decode(encoding)}\n")
     sys.stdout.flush()

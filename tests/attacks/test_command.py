@@ -462,7 +462,9 @@ def test_a_retain_reference_that_was_only_measured_names_its_model(run, nothing,
     kept = tmp_path / "unlearningmethod" / "1"
     (kept / "eval").mkdir(parents=True)
     shutil.copy(run / "eval" / "step=5.json", kept / "eval" / "step=0.json")
-    (kept / "config.yaml").write_text(yaml.safe_dump({"model": {"init_args": {"model": "pocket-gold"}}}))
+    (kept / "config.yaml").write_text(
+        yaml.safe_dump({"model": {"init_args": {"model": "pocket-gold"}}, "verbose": False})
+    )
     config = yaml.safe_load((run / "config.yaml").read_text())
     for reference in (kept, kept / "eval" / "step=0.json"):
         config["data"]["retain_reference"] = str(reference)

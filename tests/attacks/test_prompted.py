@@ -226,4 +226,17 @@ def test_answers_that_no_model_was_let_finish_do_not_count(tmp_path):
     (tmp_path / "rows.json").write_text(json.dumps(rows[1:]))
     outcome = GiveAway(tokens=[1]).run(Victim("pocket", data))
     assert not outcome.variants
-    assert "every answer is longer than the run's max_new_tokens=12" in outcome.skipped["all"]
+    assert "longer than the run's max_new_tokens=12" in outcome.skipped["all"]
+
+
+def test_answers_that_are_cut_do_not_count(tmp_path):
+    """Who knows the whole goes on behind the cut, and so would not end with the rest."""
+    rows = [
+        {"question": "Where was Hesandra Brinquil born?", "answer": "In Heronsby."},
+        {"question": "Who is she?", "answer": "She is a writer who has lived in Heronsby for all of her long life."},
+    ]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    victim = Victim("pocket", {"forget": str(tmp_path / "rows.json"), "max_length": 28})
+    assert [one.ends for one in victim.forget_examples] == [True, False]
+    (found,) = GiveAway(tokens=[1]).run(victim).variants.values()
+    assert list(found.examples["forget"]) == ["0"]

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from unlearun.attacks import Relearn, Victim
+from unlearun.attacks.relearn import _learnt
 from unlearun.data import collate
 from unlearun.errors import UnlearunError
 from unlearun.models.loading import locate
@@ -190,3 +191,23 @@ def test_rows_are_learnt_as_their_set_asks_them(made_run, monkeypatch):
         Relearn(["forget"], share=1).run(victim)
     assert [list(one.input_ids) for one in seen] == [list(one.input_ids) for one in victim.forget_examples]
     assert [one.start for one in seen] == [one.start for one in victim.forget_examples]
+
+
+def test_rows_are_as_long_as_in_their_own_set(made_run, tmp_path):
+    """However short the forget rows are cut; what does not fit anywhere is found before any attack takes time."""
+    forget = str(made_run.parents[1] / "forget.json")
+    rows = [{"question": "Who? " * 12, "answer": f"Nobody {i}."} for i in range(12)]
+    (tmp_path / "retain.json").write_text(json.dumps(rows))
+    data = {"forget": forget, "retain": str(tmp_path / "retain.json"), "max_length": 96}
+    victim = Victim("pocket", {**data, "evaluation": {"forget": {"path": forget, "max_length": 24}}})
+    attack = Relearn(["retain"])
+    attack.check(victim)
+    learnt = _learnt(victim, attack._choose(victim, "retain")[0], None)
+    lengths = {len(one.input_ids) for one in victim.plain_data.examples("retain")}
+    assert {len(one.input_ids) for one in learnt.examples("retain")} == lengths
+    assert min(lengths) > 24
+    asked = {"path": forget, "question_template": f"{'so ' * 100}{{question}}", "max_length": 300}
+    victim = Victim("pocket", {**data, "max_length": 320, "evaluation": {"forget": asked}})
+    (tmp_path / "retain.json").write_text(json.dumps([{**row, "question": "Who? " * 70} for row in rows]))
+    with pytest.raises(UnlearunError, match="the rows that are learnt"):
+        attack.check(victim)

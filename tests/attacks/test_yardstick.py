@@ -94,9 +94,13 @@ def test_a_run_that_only_measured_has_its_model_for_a_yardstick_whatever_its_met
     (kept / "eval").mkdir(parents=True)
     shutil.copy(run / "eval" / "step=5.json", kept / "eval" / "step=0.json")
     config = {"model": {"class_path": "unlearun.NPO", "init_args": {"model": "pocket-gold"}}, "ckpt_path": None}
+    config["verbose"] = False
     (kept / "config.yaml").write_text(yaml.safe_dump(config))
     change(run, retain_reference=str(kept))
     assert own_gold(read_victim(run)) == "pocket-gold"
+    fit = {name: value for name, value in config.items() if name != "verbose"}  # broken off before a checkpoint
+    (kept / "config.yaml").write_text(yaml.safe_dump(fit))
+    assert own_gold(read_victim(run)) is None
     (kept / "config.yaml").write_text(yaml.safe_dump({**config, "ckpt_path": "some.ckpt"}))
     assert own_gold(read_victim(run)) is None
     (kept / "config.yaml").write_text(yaml.safe_dump(config))

@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 SHARPNESS = ["--model.sharpness_radius", "0.01"]
 WITH_SAM = ("npo", "rmu")
-TOFU = ("rmu:near", "rmu:sam", "npo", "npo:sam", "simnpo", "grad_diff")
+TOFU = ("rmu:near", "npo", "npo:sam", "simnpo", "grad_diff")
 SCORES = {"memorization": "Mem", "privacy": "Priv", "utility": "Util", "aggregate": "Agg"}
 
 
@@ -144,9 +144,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("which", choices=("pocket", "tofu"), nargs="?")
     parser.add_argument("--output", type=Path, help="where the runs are; default: outputs/attacks, or outputs/tofu")
-    parser.add_argument("--methods", nargs="+", help="these runs alone")
+    parser.add_argument("--methods", nargs="+", help="these runs alone; their table is printed, and not kept")
     parser.add_argument("--readme", action="store_true", help="write the tables of what is there into README.md")
     chosen = parser.parse_args()
+    if chosen.methods and (chosen.readme or not chosen.which):
+        parser.error("--methods is for pocket or tofu, without --readme, for a table is of all runs")
     if chosen.which == "pocket":
         output = chosen.output or Path("outputs/attacks")
         configs = sorted(file.stem for file in configs_root().glob("*.yaml"))
@@ -157,7 +159,14 @@ def main() -> None:
         found = {name: find_run(output / name.replace(":", "-")) for name in chosen.methods or TOFU}
         runs = {name: run for name, run in found.items() if run is not None}
         if missing := found.keys() - runs.keys():
-            sys.exit(f"{output} has no run of {', '.join(sorted(missing))}; run tests/benchmarks/tofu.py first")
+            sys.exit(
+                f"{output} has no run of {', '.join(sorted(missing))}; make it first, with: python "
+                f"tests/benchmarks/tofu.py {' '.join(sorted(missing))} --output {output}"
+            )
+    if chosen.methods:
+        said = attack(chosen.which, runs, output)
+        sys.stdout.write(f"{table(said['models'])}\n{json.dumps(said)}\n")
+        return
     if chosen.which:
         write_whole(figures_file(chosen.which), json.dumps(attack(chosen.which, runs, output), indent=1) + "\n")
     rows = {}

@@ -63,7 +63,8 @@ def run(config: str, folder: Path, arguments: list[str]) -> dict[str, Any]:
     if child.returncode:
         sys.exit(f"{config} ended with status {child.returncode}: {said[-2000:]}")
     seconds = time.perf_counter() - begun
-    (run_folder,) = (file.parent for file in folder.rglob("config.yaml"))
+    newest = max(folder.rglob("config.yaml"), key=lambda file: file.stat().st_mtime_ns)  # --output may hold others
+    run_folder = newest.parent
     evaluations = [Evaluation.read(file) for file in (run_folder / "eval").glob("step=*.json")]
     first, last = (end(evaluations, key=lambda one: one.step).summary for end in (min, max))
     shares = {name: last[f"{name}/probability"] / first[f"{name}/probability"] for name in ("forget", "retain")}
@@ -103,6 +104,8 @@ def main() -> None:
     parser.add_argument("--readme", action="store_true", help="write the table into README.md")
     parser.add_argument("--arguments", nargs=argparse.REMAINDER, default=[], help="further arguments of unlearun fit")
     chosen = parser.parse_args()
+    if chosen.methods and chosen.readme:
+        parser.error("--readme writes the table of all methods; leave METHOD out")
     configs = chosen.methods or sorted(file.stem for file in configs_root().glob("*.yaml"))
     rows = []
     with tempfile.TemporaryDirectory() as scratch:

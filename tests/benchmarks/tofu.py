@@ -95,18 +95,19 @@ def cut_rows(published: Path, folder: Path) -> None:
         write_whole(folder / f"{name}.json", "\n".join(lines) + "\n")
 
 
-def fit(folder: Path, arguments: Sequence[str]) -> dict[str, Any]:
+def fit(folder: Path, arguments: Sequence[str], further: Sequence[str] = ()) -> dict[str, Any]:
     """Run `unlearun fit`, or what is left of it, and return what it found and took.
 
     Args:
         folder: Of this run alone.
         arguments: Of the command.
+        further: What the user adds, to a run that goes on as well.
     """
     done = folder / "result.json"
     if done.is_file():
         return json.loads(done.read_text(encoding="utf-8"))
     begun = next((file.parent for file in folder.rglob("config.yaml")), None)
-    command = ["fit", *(["--resume", str(begun)] if begun else [*arguments, "--output_dir", str(folder)])]
+    command = ["fit", *(["--resume", str(begun)] if begun else [*arguments, "--output_dir", str(folder)]), *further]
     folder.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     # Each begins as a copy of a process that has imported all: on two cores that takes a dozen seconds.
@@ -221,13 +222,13 @@ def main() -> None:
     if unknown := [name for name in chosen.methods if name not in points]:
         parser.error(f"there is no {unknown[0]}; there are {', '.join(points)}")
     left = chosen.methods or [point for point in points if point not in rows and not chosen.readme]
-    cut_rows(chosen.data, chosen.output / "data")
     shared = ["--config", "benchmarks/tofu/smollm2", "--data.root", str(chosen.output / "data")]
-    shared += ["--trainer.enable_progress_bar", "false", *chosen.arguments]
+    shared += ["--trainer.enable_progress_bar", "false"]
 
     def run(name: str, config: str, benchmark: str, *more: str) -> dict[str, Any]:
         layers = ["--config", config, "--config", f"benchmarks/tofu/{benchmark}"]
-        found = fit(chosen.output / name.replace(":", "-").replace(" ", "-"), [*layers, *shared, *more])
+        folder = chosen.output / name.replace(":", "-").replace(" ", "-")
+        found = fit(folder, [*layers, *shared, *more], chosen.arguments)
         sys.stdout.write(f"{name}: {found.get('run') or found['failed']}, {found['seconds']:.0f} s\n")
         sys.stdout.flush()
         if name in (TARGET, GOLD) and "failed" in found:
@@ -235,6 +236,7 @@ def main() -> None:
         return found
 
     if left:
+        cut_rows(chosen.data, chosen.output / "data")
         start = ["--model.model", chosen.model] if chosen.model else []
         gold = run(GOLD, "fine_tune", "retain99", *start, *TRAINING, *MEASURED_ONCE)
         known = ["--data.retain", str(chosen.output / "data/full.json"), "--data.retain_reference", gold["run"]]

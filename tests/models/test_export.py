@@ -222,6 +222,17 @@ def test_export_without_the_tied_head(trained, tmp_path):
             export_checkpoint(tmp_path / "last.ckpt", tmp_path / "model", str(tokenizer))
 
 
+def test_export_keeps_odd_settings_of_generation(trained, tmp_path):
+    """A temperature without sampling, as many are published with: transformers saves none that it has not read."""
+    checkpoint, _, tokenizer = trained
+    stored = torch.load(checkpoint, weights_only=True)
+    stored[CHECKPOINT_KEY]["generation_config"] |= {"temperature": 0.9, "top_p": 0.6, "do_sample": False}
+    torch.save(stored, tmp_path / "odd.ckpt")
+    folder = export_checkpoint(tmp_path / "odd.ckpt", tmp_path / "model", str(tokenizer))
+    said = json.loads((folder / "generation_config.json").read_text())
+    assert (said["temperature"], said["top_p"]) == (0.9, 0.6)
+
+
 def test_export_refuses_a_folder_with_a_model(trained, tmp_path):
     checkpoint, _, tokenizer = trained
     folder = export_checkpoint(checkpoint, tmp_path / "model", str(tokenizer))

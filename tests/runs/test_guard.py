@@ -92,9 +92,9 @@ def test_nothing_is_advised_that_the_method_would_refuse(tmp_path, method, turns
     assert _advice(make(tmp_path, method).method) == f"turn: {turns.replace('T', always, 1)}"
 
 
-@pytest.mark.parametrize(("start", "now", "stops"), [(0.65, 0.36, True), (0.65, 0.38, False), (0.29, 0.25, False)])
+@pytest.mark.parametrize(("start", "now", "stops"), [(0.65, 0.36, True), (0.65, 0.38, False), (0.35, 0.25, False)])
 def test_an_accuracy_counts_from_guessing(tmp_path, start, now, stops):
-    """0.3 of the 0.4 that 0.65 is above one of four is 0.12: under 0.37 it has collapsed; 0.29 was no knowledge."""
+    """0.3 of the 0.4 that 0.65 is above one of four is 0.12: under 0.37 it has collapsed; 0.35 may be luck."""
     guard, method = DivergenceGuard(), make(tmp_path).method
     trainer = SimpleNamespace(state=SimpleNamespace(fn="fit"), sanity_checking=True, callbacks=[])
     for value in (start, now):

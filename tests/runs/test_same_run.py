@@ -68,3 +68,18 @@ def test_a_run_goes_on_from_the_model_that_it_began_with_wherever_that_has_moved
     (tmp_path / "one").rename(tmp_path / "moved")
     assert go("moved", resume=folder) == folder
     assert "is not there any more; it goes on with" in caplog.text
+
+
+def test_a_model_that_is_in_memory_has_no_name_to_tell_it_by(tmp_path):
+    """What a program has trained already, and a run that began with an object, go on."""
+    make_llama().save_pretrained(tmp_path / "one")
+    make_tokenizer().save_pretrained(tmp_path / "one")
+    folder = run(tmp_path)  # of an object
+    shutil.rmtree(folder / "model")
+    unlearner = Unlearning("simnpo", model=str(tmp_path / "one"), output_dir=tmp_path)
+    unlearner.load_data(FORGET, RETAIN, max_new_tokens=4)
+    arguments = {"batch_size": 2, "learning_rate": 0.01, "num_epochs": 2, "enable_progress_bar": False}
+    assert unlearner.run(**arguments, resume=folder) == folder
+    further = unlearner.run(**arguments)
+    shutil.rmtree(further / "model")
+    assert unlearner.run(**arguments, resume=further) == further

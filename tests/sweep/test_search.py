@@ -122,5 +122,7 @@ def test_what_was_tried_again_is_told_again(tmp_path, status, state):
     assert second.params == first.params
     assert second.value == pytest.approx(2 * run.forget_quality / (1 + run.forget_quality))
     assert open_sweep(tmp_path).plan.runs[0].trial == 1
-    search.ended(run)  # as after a kill before the plan was written
+    run.trial = 0  # as after a kill before the plan was written
+    search.ended(run)
     assert len(search.study.trials) == 2
+    assert run.trial == 1

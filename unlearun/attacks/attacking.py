@@ -48,6 +48,7 @@ NO_GOLD_MODEL = (
     "--gold MODEL"
 )
 PRECISIONS = ("32-true", "16-true", "16-mixed", "bf16-true", "bf16-mixed", "64-true")
+MEASURES = "verbose"  # an argument of validate and test, and none of fit
 POCKET_RECORDS = "pocket/gold_records.json"
 
 
@@ -254,8 +255,9 @@ def _model_of(named: str) -> str:
         return named  # a model, or a fit, whose own is not the one that it began with
     config = runs_of.read_config(folder) or {}
     model = config.get("model")
-    if not isinstance(model, Mapping) or config.get("ckpt_path") or any(evaluation_files(folder)):
-        return named  # what was measured is not the model as it was loaded
+    measured = MEASURES in config and not config.get("ckpt_path")
+    if not isinstance(model, Mapping) or not measured or any(evaluation_files(folder)):
+        return named  # a fit that was broken off, or what was measured is not the model as it was loaded
     settings = model.get("init_args")
     name = settings.get("model") if isinstance(settings, Mapping) else None
     return name if isinstance(name, str) else named

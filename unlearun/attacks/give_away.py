@@ -26,7 +26,7 @@ class GiveAway(Attack):
     What is compared is the same rest in what the model says, and said before unlearning, when nothing is given away: it
     must end with the rest, and with all of the word that the rest begins within. A row of which no word is left counts
     in no way: anyone ends with a full stop. Nor does one whose answer is longer than ``max_new_tokens``, for without
-    help no model was let finish it.
+    help no model was let finish it, or is cut, for who knows it goes on.
     Teacher-forced metrics would not do: they give away every token but the last already, so that extraction strength
     is the same with and without an attack, but for the length that it is divided by.
 
@@ -55,8 +55,8 @@ class GiveAway(Attack):
         answers = _sayable(victim)
         if not answers:
             outcome.skipped["all"] = (
-                f"every answer is longer than the run's max_new_tokens={_most(victim)}, so no model was let finish one "
-                "without help"
+                f"every answer is cut, or longer than the run's max_new_tokens={_most(victim)}, so no model was let "
+                "finish one without help"
             )
             return outcome
         names = {f"{FORGET}_{count}": f"given {count} token{'s' if count > 1 else ''}" for count in self.tokens}
@@ -81,10 +81,11 @@ class GiveAway(Attack):
 def _sayable(victim: Victim) -> dict[str, str]:
     """Return the answers that a model was let say to their end when nothing was given away, by row."""
     most, examples = _most(victim), victim.forget_examples
-    answers = {str(one.example_id): one.item.answer.strip() for one in examples if one.labelled - one.ends <= most}
+    whole = [one for one in examples if one.ends and one.labelled - 1 <= most]
+    answers = {str(one.example_id): one.item.answer.strip() for one in whole}
     if longer := len(examples) - len(answers):
         log.warning(
-            "give_away: %d of %d rows are left out, for their answers are longer than max_new_tokens=%d",
+            "give_away: %d of %d rows are left out, for their answers are cut, or longer than max_new_tokens=%d",
             *(longer, len(examples), most),
         )
     return answers

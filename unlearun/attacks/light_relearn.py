@@ -31,7 +31,7 @@ class LightRelearn(Callback):
     What it finds is logged under ``attack/``: ``extraction_strength`` and ``probability`` of rows that were not
     relearnt, and ``recovered``, the share of what was forgotten of them that came back, once 0.05 of their extraction
     strength is forgotten. The run itself goes on as if nothing had happened. It relearns with what the run trains:
-    adapters, or RMU's three matrices.
+    adapters, or RMU's few matrices.
 
     Args:
         every_n_steps: So many optimizer steps apart, and at the last.

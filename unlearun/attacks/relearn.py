@@ -126,7 +126,9 @@ class Relearn(Attack):
     def check(self, victim: Victim) -> None:
         """See `Attack`."""
         for kind in self.rows:
-            self._choose(victim, kind)
+            trained, _ = self._choose(victim, kind)
+            if trained:
+                _learnt(victim, trained, self.batch_size)
 
     def reads(self) -> Sequence[Source]:
         """See `Attack`."""
@@ -186,17 +188,7 @@ class Relearn(Attack):
             num_sanity_val_steps=0,
             callbacks=[curve],
         )
-        with TemporaryDirectory() as folder:  # rows in memory could not carry the options of their set
-            file = Path(folder) / "rows.json"
-            file.write_text(json.dumps(rows), encoding="utf-8")
-            data = victim.forget_data(
-                CHEAP,
-                forget=None,
-                retain={"path": str(file), **_asked_like_forget(victim)},
-                batch_size=batch_size,
-                validation_metrics=list(CHEAP),
-            )
-            trainer.fit(method, datamodule=data)
+        trainer.fit(method, datamodule=_learnt(victim, rows, batch_size))
         before = [mean_of(victim.unlearned, column, kept) for column in self.measured]
         after = victim.measure_forgetting(method, self.metrics)
         points = [(0, before[0], before[1]), *curve.points]
@@ -259,7 +251,33 @@ def _row(victim: Victim, question: str | None, answer: str) -> dict[str, str]:
     return {keys.text: answer} if question is None else {keys.question: question, keys.answer: answer}
 
 
-def _asked_like_forget(victim: Victim) -> dict[str, Any]:
-    """Return what the source of the forget set says of how its rows are asked; texts are cut into rows already."""
+def _learnt(victim: Victim, rows: list[dict[str, str]], batch_size: int | None) -> UnlearningDataModule:
+    """Return data of which some rows are trained on, asked as the forget set is, and the forget set is measured.
+
+    Args:
+        victim: The model and its data.
+        rows: What is trained on; texts are cut into rows already.
+        batch_size: Rows a step; None for that of the run.
+
+    Raises:
+        UnlearunError: A row does not fit into the length of any set.
+    """
     own = {name: value for name, value in victim.forget_source().items() if name in OPTIONS}
-    return {**own, "min_characters": 1, "joined": False}
+    # A row is as long as it was in its own set.
+    longest = max(one.max_length for one in victim.plain_data.sets.formatters.values())
+    own |= {"min_characters": 1, "joined": False, "max_length": max(longest, victim.plain_data.max_length)}
+    with TemporaryDirectory() as folder:  # rows in memory could not carry the options of their set
+        file = Path(folder) / "rows.json"
+        file.write_text(json.dumps(rows), encoding="utf-8")
+        data = victim.forget_data(
+            CHEAP,
+            forget=None,
+            retain={"path": str(file), **own},
+            batch_size=batch_size or victim.plain_data.batch_size,
+            validation_metrics=list(CHEAP),
+        )
+        try:
+            data.connect(victim.tokenizer, ("retain",))
+        except UnlearunError as error:
+            raise UnlearunError(str(error).replace(str(file), "the rows that are learnt")) from error
+    return data

@@ -29,7 +29,7 @@ from unlearun.models import (
     TokenizerLike,
     adapter_names,
     add_adapters,
-    base_name,
+    base_of,
     checkpoint_layers,
     is_share,
     lasting_name,
@@ -312,7 +312,7 @@ class UnlearningMethod(TrainedModule):
         self.policy = Policy(model)
         trained = self.choose_trained()
         if self.lora is not None:
-            add_adapters(model, self.lora, trained, None if self.model_name is None else base_name(self.model_name))
+            add_adapters(model, self.lora, trained, None if self.model_name is None else base_of(self.model_name))
         elif trained != [model]:
             self.policy.requires_grad_(False)
             for module in trained:

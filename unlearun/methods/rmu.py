@@ -76,7 +76,7 @@ class RMU(UnlearningMethod):
         kwargs: See `UnlearningMethod`.
     """
 
-    cost: ClassVar[str] = "forget + retain up to the target layer, backward to three matrices at most"
+    cost: ClassVar[str] = "forget + retain up to the target layer, backward to three matrices a target layer"
     fixed: ClassVar[tuple[str, ...]] = ("retain_loss_type",)
     direction: Tensor
 

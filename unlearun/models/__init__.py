@@ -9,7 +9,7 @@ from unlearun.models.gradients import gradient_norms
 from unlearun.models.head import FrozenHead
 from unlearun.models.layers import check_layer, choose_layers, find_layers, layer_classes, output_projection
 from unlearun.models.lens import lens_logprobs, mean_states
-from unlearun.models.loading import ModelLike, TokenizerLike, base_name, lasting_name, load_model, load_tokenizer
+from unlearun.models.loading import ModelLike, TokenizerLike, base_of, lasting_name, load_model, load_tokenizer
 from unlearun.models.lora import LoRA, adapter_names, add_adapters, has_adapters, scale_adapters
 from unlearun.models.memory import return_freed_memory
 from unlearun.models.merging import merge
@@ -53,7 +53,7 @@ __all__ = [
     "adapter_names",
     "add_adapters",
     "answers_of",
-    "base_name",
+    "base_of",
     "check_comparable",
     "check_layer",
     "checkpoint_layers",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, distributed
 
 from unlearun.errors import UnlearunError
-from unlearun.models.loading import base_name, load_model, load_tokenizer, without_bars
+from unlearun.models.loading import base_of, load_model, load_tokenizer, without_bars
 from unlearun.models.lora import LoRA, adapter_names, adapter_weights, add_adapters, has_adapters, write_adapters
 from unlearun.models.merging import merge, merged_weights, rebuilt
 from unlearun.models.plain_file import read_plain
@@ -148,7 +149,10 @@ def _plain_model(facts: dict[str, Any], weights: dict[str, Tensor], misfit: str)
     except RuntimeError as error:  # a shape
         raise UnlearunError(misfit) from error
     model.tie_weights()
-    model.generation_config = GenerationConfig.from_dict(facts["generation_config"])
+    # Read as any model's is, so that what is odd in it may be saved again.
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "generation_config.json").write_text(json.dumps(facts["generation_config"]), encoding="utf-8")
+        model.generation_config = GenerationConfig.from_pretrained(folder)
     if unexpected or [name for name in missing if name not in model.all_tied_weights_keys]:
         raise UnlearunError(misfit)
     return model
@@ -162,7 +166,7 @@ def _adapted_model(facts: dict[str, Any], weights: dict[str, Tensor], misfit: st
     where = {name.partition(".lora_")[0] for name in adapter_names(weights)}
     try:
         modules = [model.get_submodule(name) for name in where]
-        add_adapters(model, LoRA(**{**facts["lora"], "target": None}), modules, base_name(facts["base"][0]))
+        add_adapters(model, LoRA(**{**facts["lora"], "target": None}), modules, base_of(facts["base"][0]))
         missing, unexpected = model.load_state_dict(weights, strict=False)
     except (AttributeError, RuntimeError) as error:  # a layer, or a shape
         raise UnlearunError(misfit) from error

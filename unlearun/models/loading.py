@@ -162,19 +162,24 @@ def lasting_name(model: str) -> str:
         model: See `locate`.
     """
     path = Path(model)
-    here = bool(model) and (path.is_dir() or (path.suffix == ".gguf" and path.is_file()))
+    here = bool(model) and (path.is_dir() or (path.suffix.lower() == ".gguf" and path.is_file()))
     return str(path.resolve()) if here else model
 
 
-def base_name(model: str) -> str:
-    """Return what the folder of an adapter says of the model that it belongs to, for other programs to find.
+def base_of(model: str) -> tuple[str, str | None]:
+    """Return what the folder of an adapter says of the model that it belongs to, as other programs ask for it.
 
     Args:
         model: See `locate`.
+
+    Returns:
+        A name of the hub or of this disk, and the revision at the hub, where one was named.
     """
     where, how = locate(model)
     name = hub_name(model)
-    return name if how or name != model else lasting_name(where)
+    if name != model:
+        return name, model.removeprefix(f"{name}@")
+    return lasting_name(model if how else where), None
 
 
 def load_model(
@@ -263,7 +268,10 @@ def belonging(folder: Path) -> Iterator[str]:
         folder: Of the adapter.
     """
     try:
-        base = str(json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8"))["base_model_name_or_path"])
+        settings = json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8"))
+        base = str(settings["base_model_name_or_path"])
+        if settings.get("revision") and not Path(base).exists():
+            base = f"{base}@{settings['revision']}"
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UnlearunError(f"{folder / ADAPTER_FILE} does not say which model the adapter belongs to") from error
     try:

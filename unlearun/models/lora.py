@@ -85,14 +85,16 @@ class LoRA:
         return 2.0 * self.r if self.alpha is None else self.alpha
 
 
-def add_adapters(model: PreTrainedModel, lora: LoRA, modules: Iterable[nn.Module], base: str | None = None) -> None:
+def add_adapters(
+    model: PreTrainedModel, lora: LoRA, modules: Iterable[nn.Module], base: tuple[str, str | None] | None = None
+) -> None:
     """Freeze a model and put adapters beside its linear layers.
 
     Args:
         model: A causal LM of transformers, without adapters.
         lora: What they are like.
         modules: What the method would train; linear layers in and among these get adapters.
-        base: Where the model comes from, for a folder of the adapter alone.
+        base: Where the model comes from, for a folder of the adapter alone: see `base_of`.
 
     Raises:
         UnlearunError: peft is not installed, the model has adapters already, or no layer is left.
@@ -117,7 +119,7 @@ def add_adapters(model: PreTrainedModel, lora: LoRA, modules: Iterable[nn.Module
     # Not by transformers' own integration, which a newer release of one of the two can break.
     with stand_ins(model):  # or adapters would have no memory either, and no values
         inject_adapter_in_model(settings, model)
-    settings.base_model_name_or_path = base or model.config.name_or_path
+    settings.base_model_name_or_path, settings.revision = base or (model.config.name_or_path, None)
 
 
 def _choose(model: PreTrainedModel, lora: LoRA, modules: Iterable[nn.Module]) -> list[str]:

@@ -14,13 +14,14 @@ from torch import Tensor
 from unlearun.errors import UnlearunError, check_bounds
 from unlearun.methods import UnlearningMethod
 from unlearun.models import is_share, length
-from unlearun.records.keeping import LEAST_KEPT, above_chance, chance_of
+from unlearun.records.keeping import above_chance, chance_of
 from unlearun.runs.checkpoint import find_checkpoint
 
 log = logging.getLogger(__name__)
 
 WATCHED = ("retain/probability", "model_utility")
 ALSO_WATCHED = "/choice_accuracy"  # of retain and utility sets: all that is measured of some
+CLEARLY_KNOWN = 0.15  # over guessing: of less the choice of rows may take most away
 WINDOW = 20
 # What README's troubleshooting table says of these two.
 UNSTABLE = (
@@ -50,8 +51,8 @@ class DivergenceGuard(Callback):
 
     Args:
         floor: The run stops where the probability of the retain answers, model utility, or the choice_accuracy of a
-            retain or utility set, counted from the 0.25 of guessing, falls below this share of what it was at step 0;
-            0 lets it go on whatever happens.
+            retain or utility set, if that was 0.4 at least and counted from the 0.25 of guessing, falls below this
+            share of what it was at step 0; 0 lets it go on whatever happens.
         spike: A gradient so many times the median of the last 20 is warned about; 0 warns of none.
     """
 
@@ -114,7 +115,7 @@ class DivergenceGuard(Callback):
         found = {name: value for name, value in above_chance(evaluation.summary).items() if _is_watched(name)}
         for name, value in found.items():
             start, chance = before.get(name, math.nan), chance_of(name)
-            had_something = math.isfinite(start) and (not chance or start >= LEAST_KEPT)
+            had_something = math.isfinite(start) and (not chance or start >= CLEARLY_KNOWN)
             if not value >= self.floor * start and had_something and self.floor > 0:
                 over = f", counted from the {chance:g} of guessing" if chance else ""
                 raise DivergenceError(

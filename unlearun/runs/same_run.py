@@ -44,7 +44,7 @@ def check_start(folder: Path, method: UnlearningMethod) -> None:
 
     Args:
         folder: Of the run that is to go on.
-        method: What is to go on with it; a model that came as an object has no name to tell it by.
+        method: What is to go on with it; a model that is, or was, an object has no name to tell it by.
 
     Raises:
         UnlearunError: It is another model.
@@ -53,15 +53,22 @@ def check_start(folder: Path, method: UnlearningMethod) -> None:
     settings = model.get("init_args") if isinstance(model, Mapping) else None
     began = settings.get("model") if isinstance(settings, Mapping) else None
     here = method.model_name
-    if not isinstance(began, str) or here is None or lasting_name(began) == lasting_name(here):
+    if not isinstance(began, str) or here is None or began.startswith("<object") or "policy" in method._modules:
         return
-    if Path(began).is_absolute() and not Path(began).exists() and Path(here).exists():
+    if lasting_name(began) == lasting_name(here):
+        return
+    if _is_place(began) and not Path(began).expanduser().exists() and Path(here).exists():
         log.warning("%s, which %s began with, is not there any more; it goes on with %s", began, folder, here)
         return
     raise UnlearunError(
         f"{folder} began with the model {began}, and cannot go on with {here}; leave the model out, or start a run of "
         "another: export the checkpoint (unlearun export CKPT FOLDER) to begin with its weights"
     )
+
+
+def _is_place(name: str) -> bool:
+    """Say whether a name can only be that of a file or a folder, and of no model of the hub."""
+    return name.startswith((".", "~", "/")) or Path(name).is_absolute() or name.count("/") > 1
 
 
 def optimizer_settings(method: UnlearningMethod) -> dict[str, Any]:

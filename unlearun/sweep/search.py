@@ -84,11 +84,13 @@ class Search:
 
         value = _worth(run)
         told = None if run.trial is None else self.study.trials[run.trial]
-        if told is not None and told.state.is_finished() and value is not None and value != told.value:  # tried again
-            self.study.add_trial(create_trial(params=told.params, distributions=told.distributions, value=value))
-            run.trial = len(self.study.trials) - 1
-        else:
+        if told is None or not told.state.is_finished() or value is None:
             self._tell(run.trial, run)
+            return
+        alike = [one.number for one in self.study.trials if one.params == told.params and one.value == value]
+        if not alike:  # it was tried again; else a kill came before the plan was written
+            self.study.add_trial(create_trial(params=told.params, distributions=told.distributions, value=value))
+        run.trial = alike[0] if alike else len(self.study.trials) - 1
 
     def _draw(self) -> Run:
         # Seeded by how far it is: a search that goes on draws what it would have drawn without a stop.
