@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from unlearun.report.point_names import name_points
 
@@ -22,7 +23,7 @@ def draw(rows: dict[str, dict[str, Any]], picture: Path, gold: str, target: str,
         target: The model that all begin as, but for the others.
         others: Those that began from another target, drawn hollow.
     """
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(8, 6.5), layout="constrained")
     axes = figure.subplots()
     drawn = {name: row for name, row in rows.items() if {"model_utility", "forget_quality"} <= row.keys()}
     for name, row in drawn.items():
@@ -49,5 +50,7 @@ def draw(rows: dict[str, dict[str, Any]], picture: Path, gold: str, target: str,
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     name_points(axes, {name: (row["model_utility"][0], row["forget_quality"][0]) for name, row in drawn.items()}, INK)
+    for text in axes.texts:  # intervals run through some
+        text.set_path_effects([withStroke(linewidth=2, foreground="white")])
     picture.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(picture, dpi=150)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from itertools import combinations
 
 import pytest
@@ -29,6 +30,13 @@ def test_names_of_neighbours_lie_beside_each_other_and_in_the_picture(apart):
     assert [pair for pair in combinations(names, 2) if names[pair[0]].overlaps(names[pair[1]])] == []
     for extent in names.values():
         assert axes.bbox.x0 <= extent.x0 <= extent.x1 <= axes.bbox.x1 + 1
+
+
+def test_many_names_lie_beside_each_other_too():
+    draw = random.Random(0)
+    points = {f"method-{at}": (draw.gauss(0.7, 0.1), draw.choice((0.1, 0.15, 0.5))) for at in range(28)}
+    _, names = drawn(points)
+    assert [pair for pair in combinations(names, 2) if names[pair[0]].overlaps(names[pair[1]])] == []
 
 
 def test_what_is_at_the_same_place_shares_a_name_and_a_dollar_is_a_dollar():

@@ -1,4 +1,4 @@
-"""Names beside the points of a picture, where they lie on no other name, point or interval."""
+"""Names beside the points of a picture, where they lie on no other name or point, nor, if there is room, interval."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # Of placing; by number, not by time, so that the same points are named alike everywhere.
 ROUNDS = 500
+CROWDED = 20  # the intervals of more points leave no place between them that is free of names
 
 
 def name_points(axes: Axes, points: Mapping[str, tuple[float, float]], ink: str = INK) -> None:
@@ -30,9 +31,10 @@ def name_points(axes: Axes, points: Mapping[str, tuple[float, float]], ink: str 
     figure = axes.get_figure(root=True)
     if figure is not None:
         figure.draw_without_rendering()  # for the layout to be the final one
+    intervals = [bars.get_datalim(axes.transData) for bars in axes.collections] if len(names) <= CROWDED else []
     adjust_text(
         [axes.text(x, y, ", ".join(same), fontsize=8, color=ink, parse_math=False) for (x, y), same in names.items()],
-        objects=[bars.get_datalim(axes.transData) for bars in axes.collections] or None,
+        objects=intervals or None,
         ax=axes,
         expand=(1.15, 1.8),
         force_text=(0.3, 0.8),
