@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
-from report_runs import bad_run, evaluation, good_run
+from report_runs import bad_run, evaluation, good_run, make_run
 
 from unlearun.records import Evaluation, auroc
 from unlearun.report.figures import likelihood_figure, make_figure, roc_curve, roc_figure, truth_ratio_figure
-from unlearun.report.figures_of_runs import bars_figures, pareto_figure, pareto_front
+from unlearun.report.figures_of_runs import bars_figures, best_runs, pareto_figure, pareto_front
 from unlearun.report.figures_over_time import loss_figures, steps_figure, trade_off_figure
 from unlearun.report.reported_run import read_runs
 from unlearun.report.svg import svg
@@ -107,6 +107,21 @@ def test_the_pareto_figure_and_the_bars_are_of_all_runs(tmp_path):
     widths = [bar.get_width() for bar in bars["forget_quality"].axes[0].patches]
     assert widths == [run.last.summary["forget_quality"] for run in runs]
     assert pareto_figure(runs[:1]) is None
+
+
+def test_of_many_runs_those_of_the_front_are_named(tmp_path):
+    """The names of all would lie on each other."""
+    ends = [evaluation(20, 0.5 - 0.01 * at, 0.6) for at in range(22)]
+    folders = [
+        make_run(tmp_path / "npo" / str(at), evaluation(0, 0.95, 0.95), end, losses=False)
+        for at, end in enumerate(ends)
+    ]
+    runs = read_runs(folders)
+    figure = pareto_figure(runs)
+    assert figure is not None
+    named = {text.get_text() for text in figure.axes[0].texts}
+    assert named == {run.name for run in best_runs(runs)}
+    assert 0 < len(named) < 22
 
 
 def test_text_in_a_figure_is_text_and_escaped():

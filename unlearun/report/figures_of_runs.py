@@ -13,7 +13,7 @@ from unlearun.records import better
 from unlearun.records.scores import Floats
 from unlearun.report.changes import Value
 from unlearun.report.figures import COLOURS, INK, make_figure
-from unlearun.report.point_names import name_points
+from unlearun.report.point_names import CROWDED, name_points
 from unlearun.report.reported_run import ReportedRun
 from unlearun.report.summary import other_rows
 from unlearun.report.values import DIRECTIONS, MAIN, direction, value_of
@@ -64,6 +64,8 @@ def _with_both(runs: list[ReportedRun]) -> list[ReportedRun]:
 def pareto_figure(runs: list[ReportedRun]) -> Figure | None:
     """Draw what each run has forgotten and kept, and the front of those that no other beats.
 
+    Of many runs those of the front alone are named: the names of all would lie on each other.
+
     Args:
         runs: The runs; those without both values are left out.
 
@@ -93,7 +95,8 @@ def pareto_figure(runs: list[ReportedRun]) -> Figure | None:
         axes.errorbar(x, y, up, across, "o", color=colour, markersize=5, linewidth=0.8, zorder=2)
     axes.set(xlabel=f"{X}: kept", ylabel=f"{Y}: forgotten")
     axes.set_title("Pareto front: the runs that no other beats in both" if front else "Kept, and forgotten")
-    name_points(axes, {run.name: point for run, point in zip(known, points, strict=True)})
+    named = front if front and len(known) > CROWDED else range(len(known))
+    name_points(axes, {known[at].name: points[at] for at in named})
     return figure
 
 

@@ -51,7 +51,8 @@ def pictures_of_runs(runs: list[ReportedRun]) -> list[Picture]:
             pareto_figure(runs),
             "Each run by what it has kept and what it has forgotten, with 95% intervals."
             + (
-                " Blue are those that no other beats in both; a dashed line joins them where they are several."
+                " Blue are those that no other beats in both; a dashed line joins them where they are several, and of "
+                "many runs they alone are named."
                 if best_runs(runs)
                 else " None is marked as best, for the values are not all of the same parts and rows."
             ),
