@@ -202,9 +202,14 @@ class UnlearningMethod(TrainedModule):
     # ---- the model ------------------------------------------------------------------------------------------
 
     @property
+    def is_loaded(self) -> bool:
+        """Whether the model is in memory: one that is named is loaded only when a Trainer starts."""
+        return "policy" in self._modules
+
+    @property
     def model(self) -> PreTrainedModel:
         """The transformers model inside."""
-        if "policy" not in self._modules:
+        if not self.is_loaded:
             raise UnlearunError("the model is loaded when the Trainer starts; call configure_model() to load it now")
         return self.policy.model
 
@@ -238,7 +243,7 @@ class UnlearningMethod(TrainedModule):
         # On the CPU: Lightning calls this inside the context of its device, which transformers would take for a
         # device map, and moves the module itself later.
         with torch.device("cpu"):
-            if "policy" not in self._modules:
+            if not self.is_loaded:
                 if self.model_name is None:
                     raise UnlearunError("there is no model to load")
                 self._adopt(self._load(self.model_name))

@@ -28,12 +28,13 @@ UNSTABLE = (
     "turn: --trainer.gradient_clip_val 1.0, --optimizer.lr down, a larger batch (--trainer.accumulate_grad_batches 4), "
     "--trainer.precision 32-true"
 )
-COLLAPSED = {  # what turns back, by the argument of a method that has it
-    "alpha": "--model.alpha up, ",
-    "epsilon": "--model.epsilon down, ",
-    "max_epochs": "--trainer.max_epochs down, --optimizer.lr down",
-    "retain_loss_type": ", --model.retain_loss_type KL",
-}
+# And the argument that a method must have for it, if any.
+COLLAPSED: tuple[tuple[str | None, str], ...] = (
+    ("alpha", "--model.alpha up"),
+    ("epsilon", "--model.epsilon down"),
+    (None, "--trainer.max_epochs down, --optimizer.lr down"),
+    ("retain_loss_type", "--model.retain_loss_type KL"),
+)
 MORE_ROWS = "; more, and more varied, retain rows"
 
 
@@ -140,12 +141,8 @@ def _is_watched(name: str) -> bool:
 
 def _advice(method: UnlearningMethod) -> str:
     """Say what to turn where too much is lost, of what the method has."""
-    turns = [
-        turn
-        for name, turn in COLLAPSED.items()
-        if name == "max_epochs" or (hasattr(method, name) and name not in method.fixed)
-    ]
-    return f"turn: {''.join(turns)}{MORE_ROWS if 'retain' in method.trained_sets else ''}"
+    turns = [turn for name, turn in COLLAPSED if name is None or (hasattr(method, name) and name not in method.fixed)]
+    return f"turn: {', '.join(turns)}{MORE_ROWS if 'retain' in method.trained_sets else ''}"
 
 
 @torch.no_grad()

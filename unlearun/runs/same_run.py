@@ -53,7 +53,7 @@ def check_start(folder: Path, method: UnlearningMethod) -> None:
     settings = model.get("init_args") if isinstance(model, Mapping) else None
     began = settings.get("model") if isinstance(settings, Mapping) else None
     here = method.model_name
-    if not isinstance(began, str) or here is None or began.startswith("<object") or "policy" in method._modules:
+    if not isinstance(began, str) or here is None or began.startswith("<object") or method.is_loaded:
         return
     if lasting_name(began) == lasting_name(here):
         return
