@@ -168,6 +168,7 @@ def test_of_long_texts_pieces_are_learnt(tmp_path):
     trained, _ = Relearn(["retain"])._choose(victim, "retain")
     assert len(trained) == 4
     assert all(len(victim.tokenizer(row["text"]).input_ids) <= 32 for row in trained)
+    assert [item.answer for item in _learnt(victim, trained, None).read()["retain"]] == [row["text"] for row in trained]
     outcome = Relearn(["retain", "unrelated"], unrelated=str(tmp_path / "books.json")).run(victim)
     assert [curve[-1][0] for curve in outcome.curves.values()] == [2, 2]
 
